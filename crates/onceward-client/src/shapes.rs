@@ -152,6 +152,7 @@ words! {
         Extended = "extended",
         Rotated = "rotated",
         Resent = "resent",
+        Retried = "retried",
     }
 }
 

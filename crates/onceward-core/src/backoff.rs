@@ -39,6 +39,18 @@ pub fn delay(
     }
 }
 
+/// The longest that attempts take by these delays, from the first to the beginning of the last: what an
+/// upstream asks for by itself may make it longer.
+pub fn span(backoff: &Backoff) -> Duration {
+    let longest = |n: u32| match backoff.table.get(n as usize - 1).or_else(|| backoff.table.last())
+    {
+        Some(fixed) => fixed.mul_f64(1.2),
+        None => bound(backoff, n).max(backoff.floor),
+    };
+    let delays = (1..backoff.attempts_max).map(longest);
+    delays.fold(Duration::ZERO, Duration::saturating_add).min(backoff.horizon)
+}
+
 fn bound(backoff: &Backoff, n: u32) -> Duration {
     let seconds =
         backoff.base.as_secs_f64() * backoff.factor.powi(n.saturating_sub(1).min(1000) as i32);
@@ -96,6 +108,22 @@ mod tests {
         // 2026-11-22 00:00:00 UTC
         retry_after(&Headers(lines.collect()), Timestamp::from_micros(1_795_305_600_000_000))
             .map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn attempts_span_their_longest_delays_and_no_more_than_the_horizon() {
+        let two = |attempts_max, horizon| Backoff {
+            attempts_max,
+            horizon: Duration::from_secs(horizon),
+            base: Duration::from_secs(1),
+            factor: 2.0,
+            ..Backoff::accepted()
+        };
+        assert_eq!(span(&two(1, 100)), Duration::ZERO);
+        assert_eq!(span(&two(4, 100)), Duration::from_secs(1 + 2 + 4));
+        assert_eq!(span(&two(40, 100)), Duration::from_secs(100));
+        let table = vec![Duration::from_secs(5), Duration::from_secs(10)];
+        assert_eq!(span(&Backoff { table, ..two(4, 100) }), Duration::from_secs(6 + 12 + 12));
     }
 
     #[test]

@@ -365,11 +365,13 @@ pub enum Deed {
     Rotated,
     /// Asked anew, changed or not, by an operation of its own: this one.
     Resent,
+    /// Wanted the attempt that it waits for now.
+    Retried,
 }
 
 impl Deed {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Redelivered,
         Self::Cancelled,
         Self::ResolvedDone,
@@ -378,6 +380,7 @@ impl Deed {
         Self::Extended,
         Self::Rotated,
         Self::Resent,
+        Self::Retried,
     ];
 
     /// The word for it in answers and logs.
@@ -391,6 +394,7 @@ impl Deed {
             Self::Extended => "extended",
             Self::Rotated => "rotated",
             Self::Resent => "resent",
+            Self::Retried => "retried",
         }
     }
 }

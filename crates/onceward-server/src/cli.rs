@@ -162,6 +162,8 @@ enum Verb {
     Redeliver(act::Redeliver),
     /// Ask anew what an operation asked, changed: a new operation with its own key
     Resend(resend::Resend),
+    /// Have the attempt that pending operations wait for now
+    Retry(act::Several),
     /// Give pending operations up
     Cancel(act::Several),
     /// Say what became of an operation in doubt, or of many by a provider's list
@@ -301,6 +303,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Tail(flags) => tail::tail(&flags, &client, out).await,
         Verb::Redeliver(flags) => act::redeliver(&flags, &client, out).await,
         Verb::Resend(flags) => resend::resend(&flags, &client, out).await,
+        Verb::Retry(flags) => act::retry(&flags, &client, out).await,
         Verb::Cancel(flags) => act::cancel(&flags, &client, out).await,
         Verb::Resolve(flags) => act::resolve(&flags, &client, out).await,
         Verb::Lookup(flags) => doubt::lookup(&flags, &client, out).await,

@@ -7,6 +7,7 @@
 //! each form carries what only its pages know (`viewer`).
 
 mod acts;
+mod again;
 mod alerts;
 mod audit;
 mod bulk;
@@ -40,6 +41,7 @@ mod theme;
 mod timeline;
 mod track;
 mod upstreams;
+mod verdict;
 mod viewer;
 mod words;
 
@@ -88,7 +90,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/dead", get(dead::show))
         .route("/in-doubt", get(lists::in_doubt))
         .route("/audit", get(audit::show))
-        .route("/bulk", post(bulk::begin))
+        .route("/bulk", get(bulk::list).post(bulk::begin))
         .route("/bulk/plan", get(bulk::plan))
         .route("/bulk/{bulk}", get(bulk::show))
         .route("/bulk/{bulk}/stop", post(bulk::stop))
@@ -98,16 +100,17 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/operations/{id}/redeliver", get(acts::back).post(acts::redeliver))
         .route("/operations/{id}/resend", get(resend::form).post(resend::resend))
         .route("/operations/{id}/cancel", get(acts::back).post(acts::cancel))
+        .route("/operations/{id}/retry", get(acts::back).post(acts::retry))
         .route("/operations/{id}/resolve", get(acts::back).post(acts::resolve))
         .route("/operations/{id}/forget", get(acts::back).post(acts::forget))
         .route("/operations/{id}/lookup", get(acts::back).post(doubt::look))
         .route("/sagas", get(sagas::list))
         .route("/sagas/{id}", get(sagas::show))
-        .route("/sagas/{id}/pause", post(sagas::pause))
-        .route("/sagas/{id}/resume", post(sagas::resume))
-        .route("/sagas/{id}/retry", post(sagas::retry))
-        .route("/sagas/{id}/cancel", post(sagas::cancel))
-        .route("/sagas/{id}/resolve", post(sagas::resolve))
+        .route("/sagas/{id}/pause", post(sagas::acts::pause))
+        .route("/sagas/{id}/resume", post(sagas::acts::resume))
+        .route("/sagas/{id}/retry", post(sagas::acts::retry))
+        .route("/sagas/{id}/cancel", post(sagas::acts::cancel))
+        .route("/sagas/{id}/resolve", post(sagas::acts::resolve))
         .route("/sources", get(sources::show))
         .route("/events", get(events::list))
         .route("/events/{event}", get(events::show))

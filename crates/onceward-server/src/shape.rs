@@ -178,7 +178,7 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
         (ScopeKind::Saga, State::Done) => {
             return "Ended: a start with the same key gets this saga; nothing is done again.";
         }
-        (ScopeKind::Saga, _) => return "Under way: its steps are operations of their own.",
+        (ScopeKind::Saga, _) => return "Open: its saga tells how it stands, step by step.",
         (ScopeKind::Step, State::Dead(_)) => {
             return "Its saga goes on from here: where that is stuck, it is retried there.";
         }
@@ -191,7 +191,8 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
         (State::InDoubt, _) => {
             "In doubt: it was sent, and no answer says whether it was done. Sending again could do it twice."
         }
-        (State::Pending { .. } | State::Delivering, _) => "Under way: the gateway is at it.",
+        (State::Pending { .. }, _) => "Waits: its next attempt is made by itself.",
+        (State::Delivering, _) => "Under way: an attempt is being made.",
         (State::Dead(Death::Superseded), _) => {
             "Superseded: a newer one about the same was done; this one is not sent any more."
         }

@@ -105,7 +105,7 @@ impl View {
     }
 
     /// Whether what is `tenant`'s is there.
-    fn sees(&self, tenant: &str) -> bool {
+    pub(crate) fn sees(&self, tenant: &str) -> bool {
         self.only().is_none_or(|own| own == tenant) || Sabotage::TenantUnfiltered.is_on()
     }
 

@@ -18,14 +18,17 @@ use onceward_core::time::Timestamp;
 
 use crate::engine::Engine;
 use crate::people::{
-    Decided, Hindrance, Person, Resolution, cancellation, forgetting, redelivery, resolved,
+    Decided, Hindrance, Person, Resolution, can_be_retried, cancellation, forgetting, redelivery,
+    resolved, retrial,
 };
 use crate::refusal::Refusal;
 use crate::store::{Query, Standing, StoreError};
 
+mod acted;
 mod row;
 mod run;
 
+pub use acted::BulkOutcomes;
 pub(crate) use run::{InHand, look_after};
 
 /// Operations that a plan looks at in one page, and pages: what is beyond is not counted.
@@ -45,6 +48,8 @@ pub enum BulkDeed {
     Redeliver,
     /// Gives it up.
     Cancel,
+    /// Has its next attempt now.
+    Retry,
     /// Says that it was done.
     ResolveDone,
     /// Says that it was not sent.
@@ -55,13 +60,14 @@ pub enum BulkDeed {
 
 impl BulkDeed {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Redeliver,
         Self::Cancel,
         Self::ResolveDone,
         Self::ResolveNotSent,
         Self::Forget(Forgotten::Refuse),
         Self::Forget(Forgotten::New),
+        Self::Retry,
     ];
 
     /// The verb.
@@ -69,6 +75,7 @@ impl BulkDeed {
         match self {
             Self::Redeliver => "redeliver",
             Self::Cancel => "cancel",
+            Self::Retry => "retry",
             Self::ResolveDone | Self::ResolveNotSent => "resolve",
             Self::Forget(_) => "forget",
         }
@@ -79,6 +86,7 @@ impl BulkDeed {
         match self {
             Self::Redeliver => vec![Standing::DeadLetter, Standing::Told, Standing::InDoubt],
             Self::Cancel => vec![Standing::Pending, Standing::Held],
+            Self::Retry => vec![Standing::Pending],
             Self::ResolveDone | Self::ResolveNotSent => vec![Standing::InDoubt],
             Self::Forget(_) => vec![Standing::Done, Standing::DeadLetter, Standing::Told],
         }
@@ -92,6 +100,7 @@ impl BulkDeed {
                     && operation.request.is_some()
             }
             Self::Cancel => matches!(operation.state, State::Pending { .. }),
+            Self::Retry => can_be_retried(operation),
             Self::ResolveDone | Self::ResolveNotSent => operation.state == State::InDoubt,
             Self::Forget(_) => operation.state.is_ended() && operation.forgotten.is_none(),
         }
@@ -197,6 +206,11 @@ impl Bulk {
         name_of(self.id)
     }
 
+    /// Whether what it acts on is sent again, so that there is still something to become of it.
+    pub fn sends(&self) -> bool {
+        matches!(self.order.deed, BulkDeed::Redeliver | BulkDeed::Retry | BulkDeed::ResolveNotSent)
+    }
+
     /// What its acts bear in their reasons.
     fn mark(&self) -> String {
         format!("[{}]", self.name())
@@ -234,6 +248,7 @@ impl BulkOrder {
         match self.deed {
             BulkDeed::Redeliver => redelivery(operation, engine, person, &self.taken),
             BulkDeed::Cancel => cancellation(operation, engine, person),
+            BulkDeed::Retry => retrial(operation, engine, person),
             BulkDeed::ResolveDone => resolved(operation, engine, &Resolution::Done(None), person),
             BulkDeed::ResolveNotSent => resolved(operation, engine, &Resolution::NotSent, person),
             BulkDeed::Forget(then) => Ok(forgetting(engine, then, person)),
@@ -351,6 +366,7 @@ impl Engine {
         let all = self.bulks().await?;
         for old in all.iter().filter(|bulk| ended(bulk)).skip(ENDED_MAX) {
             self.store.set(row::stop_of(old.id), None).await?;
+            self.store.set(acted::name_of(old.id), None).await?;
             self.store.set(row::name_of(old), None).await?;
         }
         Ok(())

@@ -152,7 +152,7 @@ pub use audit::{
     Break, Digest, Head, NotAHead, Note, NoteQuery, Notes, Place, Verified, verify as verify_audit,
     verify_lines as verify_audit_lines,
 };
-pub use bulk::{Bulk, BulkDeed, BulkOrder, BulkPlan, BulkStanding};
+pub use bulk::{Bulk, BulkDeed, BulkOrder, BulkOutcomes, BulkPlan, BulkStanding};
 pub use call::{Arrival, Aside, Call, CallOptions, Handler, Passing, Received};
 pub use callback::Teller;
 pub use claim::{Beginning, Begun, ClaimKey, Ended, GivenBack};

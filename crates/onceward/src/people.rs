@@ -1,4 +1,4 @@
-//! What a person does: redeliver, cancel, resolve, forget. Each is written with who and why, and
+//! What a person does: redeliver, retry, cancel, resolve, forget. Each is written with who and why, and
 //! through the same fence as a worker's writes.
 
 use std::sync::Arc;
@@ -79,6 +79,16 @@ impl Engine {
         taken: &[Risk],
     ) -> Result<Operation, Refusal> {
         self.act(id, |operation, engine| redelivery(operation, engine, person, taken)).await
+    }
+
+    /// Has the attempt that a pending operation waits for now: under the same key, and past no gate of its
+    /// upstream.
+    pub async fn retry(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+    ) -> Result<Operation, Refusal> {
+        self.act(id, |operation, engine| retrial(operation, engine, person)).await
     }
 
     /// Gives a pending operation up.
@@ -228,6 +238,9 @@ impl Engine {
                 let why = "its saga unwinds: say what became of it";
                 Err(Refusal::conflict(operation, why))
             }
+            Event::Retried { .. } if self.is_given_up(operation).await? => {
+                Err(Refusal::conflict(operation, "its saga unwinds: it is not begun any more"))
+            }
             event => Ok(event),
         }
     }
@@ -279,6 +292,38 @@ pub(crate) fn redelivery(
         act.reason = format!("{} (the risk is taken: {})", act.reason, risk.name());
     }
     Ok((Event::Revived { due: now, mode: Mode::Accepted, act: Some(act) }, None))
+}
+
+/// Whether a person can have its next attempt sooner: it waits, and nobody but the clock lets it.
+pub(crate) fn can_be_retried(operation: &Operation) -> bool {
+    let is_sent = !matches!(operation.scope.kind, ScopeKind::Claim | ScopeKind::Saga);
+    let is_pending = matches!(operation.state, State::Pending { .. });
+    is_sent && is_pending && operation.mode == Mode::Accepted && operation.is_first()
+}
+
+/// Has its next attempt now.
+pub(crate) fn retrial(operation: &Operation, engine: &Engine, person: &Person) -> Decided {
+    let now = engine.clock.now();
+    let why = |why: &str| Err(Hindrance::Why(why.to_owned()));
+    let State::Pending { due } = operation.state else {
+        return why(&format!("it is {}, and waits for no attempt", operation.state.name()));
+    };
+    if !operation.is_first() {
+        return why("another about the same goes first");
+    }
+    if !can_be_retried(operation) {
+        return why("its caller waits, and the gateway is at it");
+    }
+    // A route's hours hold for this attempt too.
+    let opens = engine.route_of(operation).1.opening(operation.mode, now);
+    if opens >= due {
+        return why(if due <= now {
+            "it is due already"
+        } else {
+            "its route sends at other hours"
+        });
+    }
+    Ok((Event::Retried { due: opens, act: deed(Deed::Retried, person, engine) }, None))
 }
 
 /// Gives it up.

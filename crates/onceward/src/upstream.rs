@@ -17,6 +17,7 @@ mod bell;
 mod broken;
 mod chaos;
 mod connect;
+mod distrusted;
 mod door;
 mod egress;
 mod http1;

@@ -105,7 +105,8 @@ export interface Act {
     | "forgot"
     | "extended"
     | "rotated"
-    | "resent";
+    | "resent"
+    | "retried";
   reason: string;
   who: string;
 }

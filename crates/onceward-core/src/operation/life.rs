@@ -33,6 +33,13 @@ pub enum Event {
         /// The person, where it was one.
         act: Option<Act>,
     },
+    /// A person wants the attempt that it waits for now.
+    Retried {
+        /// When it may start, if that is sooner.
+        due: Timestamp,
+        /// The person.
+        act: Act,
+    },
     /// A person gave up, resolved a doubt, or dropped the key.
     Acted(Act, Option<Outcome>, Option<Forgotten>),
     /// It is its turn among those about the same.
@@ -183,6 +190,7 @@ impl Operation {
             Event::Ended(ended, verdict) => self.end_attempt(ended, verdict, now)?,
             Event::Ruled(verdict) => self.rule(verdict, now)?,
             Event::Revived { due, mode, act } => self.revive(due, mode, act, now)?,
+            Event::Retried { due, act } => self.retry(due, act)?,
             Event::Acted(act, outcome, forgotten) => self.act(act, outcome, forgotten, now)?,
             Event::TurnCame { due } => self.come_first(due)?,
             Event::TurnWent { due } => self.step_back(due)?,
@@ -232,6 +240,18 @@ impl Operation {
             _ => {}
         }
         self.acts.extend(act);
+        Ok(())
+    }
+
+    fn retry(&mut self, due: Timestamp, act: Act) -> Result<(), Illegal> {
+        let State::Pending { due: then } = self.state else {
+            return Err(Illegal { from: self.state.name(), to: "retried" });
+        };
+        if !self.is_first() {
+            return Err(Illegal { from: "not first", to: "retried" });
+        }
+        self.state = self.state.after(Step::Wait(due.min(then)))?;
+        self.acts.push(act);
         Ok(())
     }
 
@@ -370,7 +390,7 @@ impl Operation {
                 self.rule(Verdict::Bury(Death::Unsent, None), now)?;
                 self.trust_that_nothing_was_done();
             }
-            Deed::Redelivered | Deed::Extended | Deed::Rotated => {
+            Deed::Redelivered | Deed::Retried | Deed::Extended | Deed::Rotated => {
                 return Err(Illegal {
                     from: self.state.name(),
                     to: "acted upon by this deed alone",

@@ -119,6 +119,11 @@ pub(super) async fn redeliver(
     for_each("redeliver", &flags.which.ids, &document, client, |shown| tell(shown, out)).await
 }
 
+pub(super) async fn retry(flags: &Several, client: &Client, out: Printer) -> Result<(), Exit> {
+    let document = json!({"reason": flags.reason});
+    for_each("retry", &flags.ids, &document, client, |shown| tell(shown, out)).await
+}
+
 pub(super) async fn cancel(flags: &Several, client: &Client, out: Printer) -> Result<(), Exit> {
     let document = json!({"reason": flags.reason});
     for_each("cancel", &flags.ids, &document, client, |shown| tell(shown, out)).await

@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Bulk {
     /// Send all that match again; what could be done twice is left out, unless its risk is taken
     Redeliver(Redeliver),
+    /// Have the attempts that all that match wait for now
+    Retry(Common),
     /// Give all that match up
     Cancel(Common),
     /// Say of all that match what became of them
@@ -95,6 +97,7 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, out: Printer) -> Result<(
         Bulk::Redeliver(flags) => {
             ("redeliver", &flags.common, ("accept_risk", json!(flags.risk.accept_risk.as_slice())))
         }
+        Bulk::Retry(flags) => ("retry", flags, ("dry_run", json!(flags.dry_run))),
         Bulk::Cancel(flags) => ("cancel", flags, ("dry_run", json!(flags.dry_run))),
         Bulk::Resolve(flags) => ("resolve", &flags.common, ("as", json!(flags.outcome))),
         Bulk::Forget(flags) => ("forget", &flags.common, ("then", json!(flags.then))),
@@ -194,12 +197,28 @@ fn failures(shown: &Value) -> Exit {
 fn progress(shown: &Value) -> String {
     let at_least = if shown["exact"] == true { "" } else { "more than " };
     format!(
-        "{} of {at_least}{} done, {} left out, {} failed, {}",
+        "{} of {at_least}{} done, {} left out, {} failed, {}{}",
         text(shown, "/done"),
         text(shown, "/matched"),
         text(shown, "/left_out"),
         text(shown, "/failed"),
-        text(shown, "/state")
+        text(shown, "/state"),
+        became(shown)
+    )
+}
+
+/// What became of those that were sent: that a bulk did it says only that they were sent off.
+fn became(shown: &Value) -> String {
+    if shown["action"] != "redeliver" || shown["done"] == 0 || !shown["outcomes"].is_object() {
+        return String::new();
+    }
+    let of = if shown["outcomes"]["exact"] == true { "now" } else { "now, of those looked at" };
+    format!(
+        "; {of} {} are done, {} dead, {} in doubt, {} open",
+        text(shown, "/outcomes/done"),
+        text(shown, "/outcomes/dead"),
+        text(shown, "/outcomes/in_doubt"),
+        text(shown, "/outcomes/open")
     )
 }
 

@@ -137,6 +137,8 @@ struct Followed {
     open: BTreeMap<String, String>,
     ended: BTreeMap<String, String>,
     begun: bool,
+    /// Where the first look ended: what is older and was not seen is no news.
+    floor: String,
 }
 
 /// What a line tells of: the state, and how many attempts there were.
@@ -181,8 +183,11 @@ impl Followed {
                 Err(_) => _ = self.open.remove(&id),
             }
         }
+        if !self.begun && cursor.is_some() {
+            self.floor = seen.keys().min().cloned().unwrap_or_default();
+        }
         let mut changes: Vec<Value> =
-            seen.into_values().filter(|operation| self.note(operation)).collect();
+            seen.into_values().filter(|operation| self.tells(operation)).collect();
         changes.sort_by_key(id_of);
         while self.ended.len() > ENDED_MAX {
             self.ended.pop_first();
@@ -191,6 +196,14 @@ impl Followed {
             changes.clear();
         }
         Ok(changes)
+    }
+
+    /// Takes an operation in; tells whether that is news: to whoever began to follow after it was over, it is none.
+    fn tells(&mut self, operation: &Value) -> bool {
+        let id = id_of(operation);
+        let is_known = self.open.contains_key(&id) || self.ended.contains_key(&id);
+        let is_later = id >= self.floor;
+        self.note(operation) && (is_known || is_later)
     }
 
     /// Takes an operation in; tells whether it is new or changed.
@@ -205,19 +218,28 @@ impl Followed {
     }
 }
 
+/// When what a line tells of happened: its end, or its last attempt, or that it came.
+fn happened(operation: &Value) -> String {
+    let attempt = each(operation, "/attempts").last();
+    let of_attempt = ["/ended_at", "/started_at"].map(|at| attempt.map(|it| text(it, at)));
+    let [came, ended] = ["/created_at", "/ended_at"].map(|at| Some(text(operation, at)));
+    let mut said = [ended].into_iter().chain(of_attempt).chain([came]).flatten();
+    said.find(|at| at != "-").unwrap_or_default()
+}
+
 fn line(operation: &Value, out: Printer) -> String {
     if out.is_json {
         return operation.to_string();
     }
-    let now = format!("{:.3}", jiff::Timestamp::now());
+    let at = happened(operation);
     let members =
         ["/id", "/state", "/method", "/route", "/path", "/key"].map(|at| text(operation, at));
     let [id, state, method, route, path, key] = members;
     let last = last(operation);
     if out.is_terminal {
-        format!("{now}  {id}  {state:<10} {last:<10} {method} {route}{path}  {key}")
+        format!("{at}  {id}  {state:<10} {last:<10} {method} {route}{path}  {key}")
     } else {
-        [now, id, state, last, method, route, path, key].join("\t")
+        [at, id, state, last, method, route, path, key].join("\t")
     }
 }
 

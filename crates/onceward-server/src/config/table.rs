@@ -443,6 +443,10 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 
 /// The words for what a value is not. They name its kind and not the value, which may be a secret.
 fn words_of(message: &str) -> String {
+    if message == "invalid IP address syntax" {
+        return "what belongs here is a network, as 10.2.0.0/16; one address alone is 127.0.0.1/32"
+            .to_owned();
+    }
     let told = ["invalid type: ", "invalid value: "].iter().find_map(|of| message.strip_prefix(of));
     let Some((is, wanted)) = told.and_then(|told| told.rsplit_once(", expected ")) else {
         return message.to_owned();

@@ -1,5 +1,9 @@
 //! What a careful reader of a configuration would ask about.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use onceward::core::backoff::span;
 use onceward::core::policy::Effects;
 use onceward::route::Route;
 use onceward::upstream::{Chaos, Safe};
@@ -22,8 +26,8 @@ impl Config {
             if self.default_windows.contains(name) && forecast::is_like_payments(route) {
                 warnings.push(forecast::warning(name));
             }
-            warnings.extend(of_horizon(route).map(|what| format!("[{}{what}", section(name))));
         }
+        warnings.extend(of_spans(&self.routes));
         warnings.extend(tenants::warnings(self));
         warnings.extend(self.alerts.iter().flat_map(|alerts| alerts.warnings(&self.routes)));
         warnings.extend(self.outboxes.values().filter_map(|it| it.warnings(&self.routes)));
@@ -85,13 +89,23 @@ fn of_chaos(chaos: &Chaos) -> String {
     format!(".chaos] makes attempts fail on purpose: {faults} (seed {seed}).")
 }
 
-fn of_horizon(route: &Route) -> Option<String> {
-    let (window, horizon) = (route.policy.upstream_key.window, route.policy.accepted.horizon);
-    let is_keyed = route.policy.effects == Some(Effects::Keyed);
-    (is_keyed && horizon > window.mul_f64(0.8)).then(|| {
+/// One line for all routes whose attempts outlast what their upstream remembers by as much.
+fn of_spans(routes: &BTreeMap<String, Arc<Route>>) -> impl Iterator<Item = String> {
+    let mut outlasted: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for (name, route) in routes {
+        let (window, span) = (route.policy.upstream_key.window, span(&route.policy.accepted));
+        if route.policy.effects == Some(Effects::Keyed) && span > window.mul_f64(0.8) {
+            outlasted.entry((span, window)).or_default().push(format!("[{}]", section(name)));
+        }
+    }
+    outlasted.into_iter().map(|((span, window), names)| {
+        let (names, retries, of) = match names.as_slice() {
+            [one] => (one.clone(), "retries", "its upstream forgets"),
+            many => (many.join(", "), "retry", "their upstreams forget"),
+        };
         format!(
-            "] retries for {}, but its upstream forgets keys after {}: attempts end at 0.8 of that, and what is then unanswered goes into doubt.",
-            show(horizon),
+            "{names} {retries} for up to {}, but {of} keys after {}: attempts end at 0.8 of that, and what is then unanswered goes into doubt.",
+            show(span),
             show(window)
         )
     })

@@ -221,6 +221,12 @@ pub(crate) const CANCEL: &[Described] =
         .gives(&[(200, Json("OperationStory"))])
         .refuses(OF_ACTS)];
 
+pub(crate) const RETRY: &[Described] =
+    &[about("Operations", "retry", "Have the attempt that a pending operation waits for now")
+        .reads("Because")
+        .gives(&[(200, Json("OperationStory"))])
+        .refuses(&["not-found", "operation-conflict", "draining"])];
+
 pub(crate) const RESOLVE: &[Described] =
     &[about("Operations", "resolve", "Say what became of an operation in doubt")
         .reads("Resolve")

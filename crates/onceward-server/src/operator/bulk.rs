@@ -7,10 +7,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
 use onceward::core::key::ScopeKind;
-use onceward::core::operation::Death;
+use onceward::core::operation::{Death, State};
 use onceward::core::risk::Risk;
 use onceward::store::Query;
-use onceward::{Bulk, BulkDeed, BulkOrder, BulkPlan, Person};
+use onceward::{Bulk, BulkDeed, BulkOrder, BulkOutcomes, BulkPlan, Person};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ pub(super) fn router() -> Router<Arc<Node>> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wanted {
-    /// `redeliver`, `cancel`, `resolve` or `forget`.
+    /// `redeliver`, `retry`, `cancel`, `resolve` or `forget`.
     pub(crate) action: String,
     pub(crate) filter: Filter,
     #[serde(default)]
@@ -118,14 +118,15 @@ impl Wanted {
         match (self.action.as_str(), self.r#as.as_deref(), self.then.as_deref()) {
             ("redeliver", None, None) => Ok(BulkDeed::Redeliver),
             ("cancel", None, None) => Ok(BulkDeed::Cancel),
+            ("retry", None, None) => Ok(BulkDeed::Retry),
             ("resolve", Some("done"), None) => Ok(BulkDeed::ResolveDone),
             ("resolve", Some("not-sent"), None) => Ok(BulkDeed::ResolveNotSent),
             ("resolve", ..) => Err(invalid("as: `done` or `not-sent`")),
             ("forget", None, then) => Ok(BulkDeed::Forget(then_of(then)?)),
-            ("redeliver" | "cancel" | "forget", ..) => {
+            ("redeliver" | "retry" | "cancel" | "forget", ..) => {
                 Err(invalid("`as` belongs to resolve and `then` to forget"))
             }
-            _ => Err(invalid("action: `redeliver`, `cancel`, `resolve` or `forget`")),
+            _ => Err(invalid("action: `redeliver`, `retry`, `cancel`, `resolve` or `forget`")),
         }
     }
 }
@@ -242,7 +243,49 @@ async fn list(node: View) -> Answer {
 }
 
 async fn show(node: View, Path(name): Path<String>) -> Answer {
-    Ok(Json(shown(&node.bulk(&name).await?)))
+    let bulk = node.bulk(&name).await?;
+    let became = Became::of(&node.engine.outcomes_of(&bulk).await?);
+    let mut shown = shown(&bulk);
+    shown["outcomes"] = json!({
+        "done": became.done,
+        "dead": became.dead,
+        "in_doubt": became.doubt,
+        "open": became.open,
+        "exact": became.is_all,
+    });
+    Ok(Json(shown))
+}
+
+/// Where those stand now that a bulk acted on.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Became {
+    pub(crate) done: usize,
+    pub(crate) dead: usize,
+    pub(crate) doubt: usize,
+    /// They wait or are under way.
+    pub(crate) open: usize,
+    pub(crate) is_all: bool,
+}
+
+impl Became {
+    /// How many were looked at.
+    pub(crate) fn all(&self) -> usize {
+        self.done + self.dead + self.doubt + self.open
+    }
+
+    pub(crate) fn of(outcomes: &BulkOutcomes) -> Self {
+        let mut became = Self { is_all: outcomes.is_all, ..Self::default() };
+        for operation in &outcomes.operations {
+            let count = match operation.state {
+                State::Done => &mut became.done,
+                State::Dead(_) => &mut became.dead,
+                State::InDoubt => &mut became.doubt,
+                State::Pending { .. } | State::Delivering => &mut became.open,
+            };
+            *count += 1;
+        }
+        became
+    }
 }
 
 async fn stop(node: View, Path(name): Path<String>, Act(person, _): Act<Because>) -> Answer {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::Extension;
 use axum::routing::get;
 use axum::{Json, Router};
-use onceward::core::operation::{Death, Operation, State as Life};
+use onceward::core::operation::{Death, Deed, Operation, State as Life};
 use onceward::core::time::Timestamp;
 use onceward::store::{Query, Standing};
 use serde::Deserialize;
@@ -93,6 +93,13 @@ impl Group {
 /// Route, reason, last status and last error.
 type Cause = (String, &'static str, Option<u16>, Option<String>);
 
+/// When an operation died that a person has sent again since: at the last attempt before that.
+fn first_death(dead: &Operation) -> Option<Timestamp> {
+    let again = dead.acts.iter().find(|act| act.deed == Deed::Redelivered)?.at;
+    let ended = dead.attempts.iter().filter_map(|attempt| attempt.ended.as_ref());
+    ended.map(|ended| ended.at).filter(|at| *at <= again).max()
+}
+
 /// Causes, as they are counted.
 #[derive(Default)]
 struct Counted(BTreeMap<Cause, Group>);
@@ -103,16 +110,18 @@ impl Counted {
         let error = dead.last_error().filter(|error| !error.is_empty()).map(str::to_owned);
         let status = dead.last_status();
         let at = dead.ended_at.unwrap_or(dead.created_at);
+        let since = first_death(dead).unwrap_or(at);
         match self.0.entry((dead.route.clone(), reason.name(), status, error.clone())) {
             Entry::Occupied(mut known) => {
                 let group = known.get_mut();
                 group.count += 1;
-                group.first = group.first.min(at);
+                group.first = group.first.min(since);
                 group.last = group.last.max(at);
             }
             Entry::Vacant(place) => {
                 let route = dead.route.clone();
-                let group = Group { route, reason, status, error, count: 1, first: at, last: at };
+                let group =
+                    Group { route, reason, status, error, count: 1, first: since, last: at };
                 let _ = place.insert(group);
             }
         }
@@ -169,7 +178,7 @@ mod tests {
     use onceward::core::fingerprint::Fingerprint;
     use onceward::core::key::{Key, Scope, ScopeKind};
     use onceward::core::lease::Session;
-    use onceward::core::operation::Intent;
+    use onceward::core::operation::{Act, Intent};
 
     use super::*;
 
@@ -200,6 +209,19 @@ mod tests {
                 ..Intent::new(onceward::core::id::OperationId::new(n, n), scope, key, print, at)
             })
         }
+    }
+
+    #[test]
+    fn a_cause_is_as_old_as_its_first_death_though_a_person_sent_it_again() {
+        let mut again = dead(5, Death::Refused, Some(404), None);
+        let (deed, at) = (Deed::Redelivered, Timestamp::from_micros(7));
+        again.acts.push(Act { deed, at, who: "ada".to_owned(), reason: "why".to_owned() });
+        again.attempts.extend(dead(9, Death::Refused, Some(404), None).attempts);
+        again.ended_at = Some(Timestamp::from_micros(9));
+        let mut counted = Counted::default();
+        counted.add(&again);
+        let group = counted.groups().0.remove(0);
+        assert_eq!((group.first.as_micros(), group.last.as_micros()), (5, 9));
     }
 
     #[test]

@@ -223,12 +223,21 @@ impl Deliveries {
 /// The deliveries of an event. Nearly all are born while it is fanned out, which may lie far behind what
 /// came last: so they are looked for there, and then among what is newer.
 pub(crate) async fn deliveries(node: &View, of: &Operation) -> Result<Deliveries, Problem> {
+    at_most(node, of, DELIVERIES_MAX).await
+}
+
+/// The same, and no more than `limit` of each place that is looked at.
+pub(crate) async fn at_most(
+    node: &View,
+    of: &Operation,
+    limit: usize,
+) -> Result<Deliveries, Problem> {
     let query = Query {
         kind: Some(ScopeKind::Delivery),
         tenant: Some(of.scope.tenant.clone()),
         parent: Some(of.id),
         since: Some(of.created_at),
-        limit: DELIVERIES_MAX,
+        limit,
         ..Query::default()
     };
     let over = of.ended_at.map(|at| at.plus(FANNED_OUT_WITHIN));

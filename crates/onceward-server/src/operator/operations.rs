@@ -36,6 +36,7 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/operations/{id}/redeliver", post(redeliver))
         .route("/v1/operations/{id}/resend", post(resend::resend))
         .route("/v1/operations/{id}/cancel", post(cancel))
+        .route("/v1/operations/{id}/retry", post(retry))
         .route("/v1/operations/{id}/resolve", post(resolve))
         .route("/v1/explain", post(explain))
 }
@@ -133,6 +134,11 @@ async fn redeliver(
     let taken = risks(said.risk.as_deref())?;
     let id = node.find(&id).await?.id;
     let operation = node.engine.redeliver_at_risk(id, &person, &taken).await?;
+    shown(&node, &operation).await
+}
+
+async fn retry(node: View, Path(id): Path<String>, Act(person, _): Act<Because>) -> Answer {
+    let operation = node.engine.retry(node.find(&id).await?.id, &person).await?;
     shown(&node, &operation).await
 }
 

@@ -8,6 +8,7 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Operation, State as Life};
+use onceward::core::policy::Mode;
 use onceward::core::risk::{Risk, risk};
 use serde::Deserialize;
 
@@ -69,6 +70,16 @@ async fn look_after(node: &View, sent: &Operation) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+pub(super) async fn retry(
+    node: View,
+    Path(id): Path<String>,
+    Sent(person, _): Sent<Because>,
+) -> Done {
+    let operation = node.engine.retry(node.find(&id).await?.id, &person).await?;
+    look_after(&node, &operation).await?;
+    Ok(told(&operation))
 }
 
 pub(super) async fn cancel(
@@ -143,9 +154,16 @@ pub(super) fn forms(operation: &Operation, caller: &Caller) -> Markup {
         section.acts #acts aria-label="What you can do" {
             @match operation.state {
                 Life::Dead(_) if can_send => (redelivery(operation, risk)),
-                Life::Pending { .. } => (form(operation, "cancel", "Cancel", &html! {
-                    p { "Gives it up: no further attempt is made, and its key answers 410." }
-                }, true)),
+                Life::Pending { due } => div.choices {
+                    @if is_sent && operation.mode == Mode::Accepted && operation.is_first() && due > shape::now() {
+                        (form(operation, "retry", "Try now", &html! {
+                            p { "Brings its next attempt forward: the same call under the same key, once. A pause or an open breaker holds it all the same." }
+                        }, false))
+                    }
+                    (form(operation, "cancel", "Cancel", &html! {
+                        p { "Gives it up: no further attempt is made, and its key answers 410." }
+                    }, true))
+                },
                 Life::InDoubt => {
                     (resolutions(operation))
                     @if can_send {

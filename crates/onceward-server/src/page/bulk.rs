@@ -3,26 +3,33 @@
 use axum::extract::{Extension, Path};
 use axum::response::Redirect;
 use maud::{Markup, html};
+use onceward::core::operation::State;
 use onceward::core::risk::Risk;
-use onceward::{Bulk, BulkPlan, BulkStanding};
+use onceward::core::time::Timestamp;
+use onceward::{Bulk, BulkDeed, BulkOutcomes, BulkPlan, BulkStanding};
 use serde::Deserialize;
 
 use super::acts::Done;
 use super::filter::{Filtered, narrowing};
-use super::frame::{Frame, Here, Html, heading, number, reason};
-use super::words;
+use super::frame::{Frame, Here, Html, heading, number, reason, stacked};
+use super::icons::Icon;
+use super::rows::{self, Table};
+use super::words::{self, sign};
 use crate::access::Caller;
-use crate::operator::bulk::{RATE, Wanted, Words, begun};
+use crate::operator::bulk::{Became, RATE, Wanted, Words, begun};
 use crate::operator::{Because, Filter, Sent, reasoned};
 use crate::problem::Problem;
 use crate::shape;
 use crate::view::View;
 
+/// Operations that its page shows.
+const SHOWN_MAX: usize = 50;
+
 /// The link to the plan for what a list shows.
 pub(super) fn link(filter: &Filter) -> Markup {
     html! {
         @if filter.is_set() {
-            p.more { a href={ "/bulk/plan?" (filter.written()) } { "Redeliver all that match" } }
+            p.many { a.button.careful href={ "/bulk/plan?" (filter.written()) } { "Redeliver all that match" } }
         }
     }
 }
@@ -124,30 +131,153 @@ pub(super) async fn begin(
     Ok(Redirect::to(&format!("/bulk/{}", bulk.name())))
 }
 
-/// How far it is; the page looks again by itself while it runs.
+/// `/bulk`: those that run, and the last that have ended.
+pub(super) async fn list(node: View) -> Result<Html, Problem> {
+    let bulks = node.bulks().await?;
+    let (frame, now) = (Frame::of(&node).await?, shape::now());
+    let lead = html! {
+        "What was begun to be done to many operations, the newest first. One that runs can be stopped on its page."
+    };
+    let head = html! {
+        th { "State" } th { "What" } th.number { "Did" } th.number { "Of" } th.number { "Failed" }
+        th { "By" } th { "Reason" } th { "Began" }
+    };
+    let rows = html! { @for bulk in &bulks { (row(bulk, now)) } };
+    let is_running = bulks.iter().any(is_running);
+    let content = html! {
+        (heading("Bulks", &lead, "/v1/bulk"))
+        @if bulks.is_empty() {
+            div.empty.card {
+                p { strong { "No bulk is known." } }
+                p { "A list of operations that is narrowed, and each cause of dead letters, begins one." }
+            }
+        } @else {
+            div #bulks data-live="all" data-every=[is_running.then_some("1")] { (stacked("Bulks", &head, &rows)) }
+        }
+    };
+    Ok(Html(frame.page(Here::Operations, "Bulks", &content)))
+}
+
+fn is_running(bulk: &Bulk) -> bool {
+    bulk.standing == BulkStanding::Running
+}
+
+fn row(bulk: &Bulk, now: Timestamp) -> Markup {
+    let order = &bulk.order;
+    html! {
+        tr data-key=(bulk.name()) {
+            td.state data-label="State" { (chip(bulk)) }
+            td.what { a.key href={ "/bulk/" (bulk.name()) } { (order.deed.name()) } }
+            td.number data-label="Did" { (number(bulk.done)) }
+            td.number data-label="Of" { @if !bulk.is_exact { "over " } (number(bulk.matched)) }
+            td.number data-label="Failed" { (number(bulk.failed)) }
+            td data-label="By" { bdi { (order.person.who) } }
+            td.says data-label="Reason" { bdi { (order.person.reason) } }
+            td.when data-label="Began" { (words::time(bulk.began_at, now)) }
+        }
+    }
+}
+
+fn chip(bulk: &Bulk) -> Markup {
+    match bulk.standing {
+        BulkStanding::Running => sign("delivering", Icon::Delivering, "runs"),
+        BulkStanding::Done => sign("told", Icon::Done, "went through"),
+        BulkStanding::Stopped => sign("told", Icon::Paused, "stopped"),
+    }
+}
+
+/// A line for each bulk that runs, over the lists of what it acts on.
+pub(super) async fn running(node: &View) -> Result<Markup, Problem> {
+    let bulks = node.bulks().await?;
+    Ok(html! {
+        div #bulks data-live="all" {
+            @for bulk in bulks.iter().filter(|bulk| is_running(bulk)) {
+                p.notice.warn role="status" {
+                    strong { "A bulk runs" } ": " (bulk.order.deed.name()) ", "
+                    (bulk.done) " of " @if !bulk.is_exact { "over " } (bulk.matched) ", by "
+                    bdi { (bulk.order.person.who) } ". "
+                    a href={ "/bulk/" (bulk.name()) } { "Look, or stop it" }
+                }
+            }
+        }
+    })
+}
+
+/// How far it is, and what became of what it acted on; the page looks again by itself while anything is
+/// still to come.
 pub(super) async fn show(node: View, Path(name): Path<String>) -> Result<Html, Problem> {
     let bulk = node.bulk(&name).await?;
+    let outcomes = node.engine.outcomes_of(&bulk).await?;
+    let became = Became::of(&outcomes);
     let frame = Frame::of(&node).await?;
-    let is_running = bulk.standing == BulkStanding::Running;
+    let is_open = is_running(&bulk) || (bulk.sends() && became.open > 0);
     let title = format!("Bulk: {}", bulk.order.deed.name());
     let lead = html! { "Begun by " bdi { (bulk.order.person.who) } ": " bdi { (bulk.order.person.reason) } };
     let content = html! {
         (heading(&title, &lead, &format!("/v1/bulk/{}", bulk.name())))
-        div #bulk data-live="all" data-every=[is_running.then_some("1")] { (progress(&bulk, is_running)) }
+        div #bulk data-live="all" data-every=[is_open.then_some("1")] {
+            (progress(&bulk, became))
+            (acted_on(&node, &outcomes))
+        }
     };
     Ok(Html(frame.page(Here::Operations, &title, &content)))
 }
 
-fn progress(bulk: &Bulk, is_running: bool) -> Markup {
+/// Those that a bulk acted on, what is not done first.
+fn acted_on(node: &View, outcomes: &BulkOutcomes) -> Markup {
+    let (done, mut rest): (Vec<_>, Vec<_>) =
+        outcomes.operations.iter().cloned().partition(|it| it.state == State::Done);
+    rest.extend(done);
+    let all = rest.len();
+    rest.truncate(SHOWN_MAX);
+    html! {
+        @if !rest.is_empty() {
+            section #acted {
+                h2 { "What became of them" }
+                (rows::table(node, Table::All, &rest, shape::now()))
+                @if all > SHOWN_MAX { p.soft.small { "Of " (all) ", those that are not done first." } }
+            }
+        }
+    }
+}
+
+/// What was done to them, in words; that one was sent off says nothing of its end.
+fn did(bulk: &Bulk, became: Became) -> Markup {
+    let word = match bulk.order.deed {
+        BulkDeed::Redeliver | BulkDeed::ResolveNotSent => "sent off",
+        BulkDeed::Retry => "tried sooner",
+        BulkDeed::Cancel => "cancelled",
+        BulkDeed::ResolveDone => "resolved as done",
+        BulkDeed::Forget(_) => "forgotten",
+    };
+    let again = if bulk.order.deed == BulkDeed::Redeliver { " again" } else { "" };
+    html! {
+        (number(bulk.done)) " of " @if !bulk.is_exact { "at least " } (number(bulk.matched)) " " (word)
+        @if bulk.sends() && bulk.done > 0 {
+            @if became.all() == 0 { "; what became of them is not kept" }
+            @else {
+                ": " @if !became.is_all { "of the first " (became.all()) ", " }
+                strong { (became.done) " done, " (became.dead) " dead" (again) }
+                @if became.doubt > 0 { ", " (became.doubt) " in doubt" }
+                ", " (became.open) " under way"
+            }
+        }
+        ". "
+        @if bulk.left_out > 0 { (number(bulk.left_out)) " left out because nobody takes their risk. " }
+        @if bulk.failed > 0 { (number(bulk.failed)) " failed." }
+    }
+}
+
+fn progress(bulk: &Bulk, became: Became) -> Markup {
     let now = shape::now();
+    let is_running = is_running(bulk);
     let gone_through = bulk.done + bulk.left_out + bulk.failed;
+    // That it is known of none that it is done is no success.
+    let is_known = bulk.done == 0 || became.all() > 0;
+    let is_good = bulk.failed == 0 && (!bulk.sends() || is_known && became.all() == became.done);
     html! {
         @if is_running { noscript { meta http-equiv="refresh" content="2"; } }
-        p.notice.warn[bulk.failed > 0] role="status" {
-            strong { (bulk.standing.name()) } ". "
-            (bulk.done) " of " @if !bulk.is_exact { "at least " } (bulk.matched) " done, "
-            (bulk.left_out) " left out because nobody takes their risk, " (bulk.failed) " failed."
-        }
+        p.notice.warn[!is_good] role="status" { (chip(bulk)) " " (did(bulk, became)) }
         @if bulk.matched > 0 {
             progress.bar max=(bulk.matched.max(gone_through)) value=(gone_through) aria-label="Gone through" {
                 (gone_through) " of " (bulk.matched)
@@ -155,11 +285,11 @@ fn progress(bulk: &Bulk, is_running: bool) -> Markup {
         }
         section.card #facts {
             dl.facts {
-                dt { "Id" } dd { code { (bulk.name()) } }
-                dt { "Began" } dd { (words::time(bulk.began_at, now)) }
-                dt { "A second" } dd { (bulk.order.rate) " at most" }
-                @if let Some(at) = bulk.ended_at { dt { "Ended" } dd { (words::time(at, now)) } }
-                @if let Some(trouble) = &bulk.trouble { dt { "Last failure" } dd { (trouble) } }
+                (fact("Id", &html! { code { (bulk.name()) } }))
+                (fact("Began", &words::time(bulk.began_at, now)))
+                (fact("A second", &html! { (bulk.order.rate) " at most" }))
+                @if let Some(at) = bulk.ended_at { (fact("Ended", &words::time(at, now))) }
+                @if let Some(trouble) = &bulk.trouble { (fact("Last failure", &html! { (trouble) })) }
             }
         }
         @if is_running {
@@ -167,10 +297,13 @@ fn progress(bulk: &Bulk, is_running: bool) -> Markup {
                 (reason("Reason"))
                 button.careful { "Stop it" }
             }
-        } @else if bulk.failed > 0 || bulk.done > 0 {
-            p.more { a href="/operations" { "To the operations" } }
         }
+        p.more { a href="/bulk" { "All bulks" } }
     }
+}
+
+fn fact(name: &str, value: &Markup) -> Markup {
+    html! { div { dt { (name) } dd { (value) } } }
 }
 
 pub(super) async fn stop(

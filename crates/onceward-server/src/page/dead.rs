@@ -41,15 +41,17 @@ pub(super) async fn show(
     let count = frame.count(&[Standing::DeadLetter]);
     let list = found(&node, Table::Dead, &page, true, now);
     let json = format!("/v1/operations?{}", filter.written());
+    let running = bulk::running(&node).await?;
     let lead = html! {
         "Accepted operations that ended badly and that nobody was told about. Open one to see why, and to \
          redeliver it."
     };
     let content = html! {
         (heading("Dead letters", &lead, &json))
+        (running)
         div #causes data-live="all" {
             @if let Some(found) = told.filter(|found| !found.causes.is_empty()) {
-                (table(&found, now))
+                (table(&node, &found, now))
             }
         }
         @if !count.is_some() && !is_narrowed {
@@ -58,8 +60,8 @@ pub(super) async fn show(
             @if is_narrowed { (narrowed(&filter)) }
             section {
                 h2 { @if is_narrowed { "Those of this cause" } @else { "One by one" } }
-                @if is_first { (rows::live("rows", &list)) } @else { (list) }
                 (bulk::link(&filter))
+                @if is_first { (rows::live("rows", &list)) } @else { (list) }
                 (filter::pager("/dead", &filter, &page))
             }
         }
@@ -77,7 +79,7 @@ fn narrowed(filter: &Filter) -> Markup {
     }
 }
 
-fn table(found: &Groups, now: Timestamp) -> Markup {
+fn table(node: &View, found: &Groups, now: Timestamp) -> Markup {
     let head = html! {
         th.number scope="col" { "How many" }
         th scope="col" { "Cause" }
@@ -86,7 +88,7 @@ fn table(found: &Groups, now: Timestamp) -> Markup {
         th scope="col" { "Last" }
         th scope="col" { span.unseen { "What to do" } }
     };
-    let rows = html! { @for cause in &found.causes { (row(cause, now)) } };
+    let rows = html! { @for cause in &found.causes { (row(node, cause, now)) } };
     html! {
         section {
             h2 { "Causes" }
@@ -106,7 +108,7 @@ fn table(found: &Groups, now: Timestamp) -> Markup {
     }
 }
 
-fn row(cause: &Group, now: Timestamp) -> Markup {
+fn row(node: &View, cause: &Group, now: Timestamp) -> Markup {
     let query = cause.filter().written();
     let result = words::result(cause.status, cause.error.as_deref()).unwrap_or_default();
     let of = format!("{} on {}: {result}", words::death(cause.reason), cause.route);
@@ -117,7 +119,7 @@ fn row(cause: &Group, now: Timestamp) -> Markup {
                 a href={ "/dead?" (query) } { (words::death(cause.reason)) }
                 @if !result.is_empty() { div.soft { bdi { (result) } } }
             }
-            td.route data-label="Route" { (cause.route) }
+            td.route data-label="Route" { (node.engine.called(&cause.route)) }
             td.when data-label="Since" { (words::time(cause.first, now)) }
             td.when data-label="Last" { (words::time(cause.last, now)) }
             td.do {

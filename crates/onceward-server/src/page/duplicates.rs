@@ -1,6 +1,7 @@
 //! `/duplicates`: who asked again, how late, what it got, and what it would have doubled.
 
 use maud::{Markup, html};
+use onceward::core::id::OperationId;
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::observe::Repeat;
@@ -11,7 +12,7 @@ use super::frame::{Frame, Here, Html, heading, number, stacked};
 use super::icons::Icon;
 use super::stats::{self, percent, route_name, spans};
 use super::words::{self, sign};
-use crate::operator::{Asked, Place, cursor_at, invalid, place_of, span_of};
+use crate::operator::{Asked, Place, cursor_at, id_of, invalid, place_of, span_of};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -28,6 +29,8 @@ pub(super) struct Wanted {
     over: Option<String>,
     /// Only those that got this.
     got: Option<String>,
+    /// Only those that had the key of this operation.
+    operation: Option<String>,
     /// Those before this one.
     cursor: Option<String>,
     /// Heeded by the view.
@@ -48,19 +51,52 @@ impl Wanted {
             .ok_or_else(|| invalid("got: replayed, joined, refused, mismatch, late or revived"))
     }
 
+    /// Which of those that were read are wanted.
+    fn which(&self) -> Result<Which, Problem> {
+        let operation = self.operation.as_deref().filter(|id| !id.is_empty());
+        Ok(Which { got: self.got()?, operation: operation.map(id_of).transpose()? })
+    }
+
     /// The place that the cursor names.
     fn before(&self) -> Result<Option<Place>, Problem> {
         self.cursor.as_deref().filter(|it| !it.is_empty()).map(place_of).transpose()
     }
 }
 
+/// Those that are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Which {
+    /// Those that got this alone.
+    got: Option<Repeat>,
+    /// Those of this operation alone.
+    operation: Option<OperationId>,
+}
+
+impl Which {
+    fn is_all(self) -> bool {
+        self == Self::default()
+    }
+
+    fn wants(self, seen: &DuplicateSeen) -> bool {
+        self.got.is_none_or(|got| got == seen.repeat)
+            && self.operation.is_none_or(|id| id == seen.operation)
+    }
+
+    /// Its words, as the end of an address.
+    fn written(self) -> String {
+        let got = self.got.map_or_else(String::new, |got| format!("&got={}", got.name()));
+        let operation = self.operation.map_or_else(String::new, |id| format!("&operation={id}"));
+        got + &operation
+    }
+}
+
 pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Html, Problem> {
-    let (span, got, before) = (wanted.span()?, wanted.got()?, wanted.before()?);
+    let (span, which, before) = (wanted.span()?, wanted.which()?, wanted.before()?);
     let frame = Frame::of(&node).await?;
     let stats = node.stats(span).await?;
-    let limit = if got.is_some() { LOOKED_AT } else { SHOWN };
+    let limit = if which.is_all() { SHOWN } else { LOOKED_AT };
     let seen = node.duplicates_seen(before, limit).await?;
-    let (seen, cursor) = shown_of(seen, limit, got);
+    let (seen, cursor) = shown_of(seen, limit, which);
     let mut rows = Vec::with_capacity(seen.len());
     for seen in seen {
         // What is gone has nothing more to say, and its duplicate still does.
@@ -68,19 +104,20 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
         rows.push((seen, first));
     }
     let older = cursor.map(|cursor| {
-        let got = got.map_or_else(String::new, |got| format!("&got={}", got.name()));
-        format!("/duplicates?over={}{got}&cursor={cursor}", span.name())
+        format!("/duplicates?over={}{}&cursor={cursor}", span.name(), which.written())
     });
     let content = html! {
         (heading("Duplicates", &html! {
             "Calls whose key was known already: without a ledger, each would have been sent once more."
         }, "/v1/duplicates"))
         p { (spans("/duplicates", span)) }
-        @if stats.total.repeated() == 0 && rows.is_empty() && before.is_none() && got.is_none() { (none(&stats)) }
+        @if stats.total.repeated() == 0 && rows.is_empty() && before.is_none() && which.is_all() { (none(&stats)) }
         @else {
-            (totals(&stats, got))
-            (by_route(&stats))
-            (latest(&rows, got, before.is_some(), older.as_deref()))
+            @if which.operation.is_none() {
+                (totals(&stats, which.got))
+                (by_route(&stats))
+            }
+            (latest(&rows, which, before.is_some(), older.as_deref()))
         }
     };
     Ok(Html(frame.page(Here::Duplicates, "Duplicates", &content)))
@@ -91,10 +128,10 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
 fn shown_of(
     mut seen: Vec<DuplicateSeen>,
     limit: usize,
-    got: Option<Repeat>,
+    which: Which,
 ) -> (Vec<DuplicateSeen>, Option<String>) {
     let end = seen.last().filter(|_| seen.len() >= limit).map(cursor_at);
-    seen.retain(|seen| got.is_none_or(|got| got == seen.repeat));
+    seen.retain(|seen| which.wants(seen));
     if seen.len() <= SHOWN {
         return (seen, end);
     }
@@ -114,7 +151,7 @@ fn none(stats: &Stats) -> Markup {
 }
 
 /// What a duplicate got: its sign, and in a sentence what that means.
-fn told(repeat: Repeat) -> (Markup, &'static str) {
+pub(super) fn told(repeat: Repeat) -> (Markup, &'static str) {
     match repeat {
         Repeat::Replayed => (
             sign("done", Icon::Done, "replayed"),
@@ -208,23 +245,24 @@ fn by_route(stats: &Stats) -> Markup {
 /// A duplicate, and the operation that it would have doubled.
 type Row = (DuplicateSeen, Option<Operation>);
 
-fn latest(rows: &[Row], got: Option<Repeat>, is_older: bool, older: Option<&str>) -> Markup {
+fn latest(rows: &[Row], which: Which, is_older: bool, older: Option<&str>) -> Markup {
     let now = crate::shape::now();
     html! {
         section #latest {
             h2 {
-                @if let Some(got) = got { "The last that were " (got.name()) } @else { "The last ones" }
+                @if let Some(got) = which.got { "The last that were " (got.name()) } @else { "The last ones" }
+                @if let Some(id) = which.operation { " of " a href=(words::url_of(id)) { code { (id) } } }
             }
             @if rows.is_empty() && older.is_some() { p.empty.card { "None so far: " q { "Older" } " looks further back." } }
             @else if rows.is_empty() { p.empty.card { "None is kept: of each time, only the last ones are." } }
             @else {
                 (stacked("The last duplicates", &html! {
-                    th { "When" } th { "It got" } th { "After the first" } th { "Would have doubled" }
+                    th { "When" } th { "It got" } th { "After the first" } th { "Asked again for" }
                     th { "Route" } th { "Asked by" }
                 }, &html! { @for (seen, first) in rows { (row(seen, first.as_ref(), now)) } }))
             }
             nav.pager aria-label="Older and newer" {
-                @if got.is_some() || is_older { a href="/duplicates" { "Newest of all kinds" } }
+                @if !which.is_all() || is_older { a href="/duplicates" { "Newest of all kinds" } }
                 @if let Some(older) = older { a.older href=(older) rel="next" { "Older" } }
             }
         }
@@ -238,7 +276,7 @@ fn row(seen: &DuplicateSeen, first: Option<&Operation>, now: Timestamp) -> Marku
             td.when data-label="When" { (words::time(seen.at, now)) }
             td data-label="It got" { (told(seen.repeat).0) }
             td.number data-label="After the first" { (words::duration(seen.after)) }
-            td.what data-label="Would have doubled" {
+            td.what data-label="Asked again for" {
                 a.key href=(words::url_of(seen.operation)) {
                     @if let Some(first) = first { (first.key.as_str()) } @else { (seen.operation) }
                 }
@@ -255,8 +293,6 @@ fn row(seen: &DuplicateSeen, first: Option<&Operation>, now: Timestamp) -> Marku
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
-
-    use onceward::core::id::OperationId;
 
     use super::*;
 
@@ -276,14 +312,17 @@ mod tests {
     fn a_page_of_one_kind_goes_on_behind_what_was_read_though_it_found_few_or_none() {
         let all: Vec<_> = (0..LOOKED_AT).map(|n| seen(n, Repeat::Replayed)).collect();
         let last = cursor_at(&all[LOOKED_AT - 1]);
-        let got = Some(Repeat::Mismatch);
+        let of = |got| Which { got: Some(got), operation: None };
+        let got = of(Repeat::Mismatch);
         assert_eq!(shown_of(all.clone(), LOOKED_AT, got), (vec![], Some(last.clone())));
         let mut few = all.clone();
         few[7] = seen(7, Repeat::Mismatch);
         assert_eq!(shown_of(few, LOOKED_AT, got), (vec![seen(7, Repeat::Mismatch)], Some(last)));
-        let (shown, cursor) = shown_of(all.clone(), LOOKED_AT, Some(Repeat::Replayed));
+        let (shown, cursor) = shown_of(all.clone(), LOOKED_AT, of(Repeat::Replayed));
         assert_eq!((shown.len(), cursor), (SHOWN, Some(cursor_at(&all[SHOWN - 1]))));
         let rest = all[..SHOWN].to_vec();
-        assert_eq!(shown_of(rest.clone(), LOOKED_AT, Some(Repeat::Replayed)), (rest, None));
+        assert_eq!(shown_of(rest.clone(), LOOKED_AT, of(Repeat::Replayed)), (rest, None));
+        let one = Which { got: None, operation: Some(OperationId::from_u128(7)) };
+        assert_eq!(shown_of(all, LOOKED_AT, one).0, vec![seen(7, Repeat::Replayed)]);
     }
 }

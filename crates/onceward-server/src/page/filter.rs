@@ -18,15 +18,84 @@ impl<S: Send + Sync> FromRequestParts<S> for Filtered {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let mut said = Serializer::new(String::new());
-        let words = parse(parts.uri.query().unwrap_or_default().as_bytes());
-        said.extend_pairs(words.filter(|(_, value)| !value.is_empty()));
-        let address = Uri::builder().path_and_query(format!("/?{}", said.finish())).build();
-        let address = address.map_err(|error| invalid(error.to_string()))?;
-        let read = Query::try_from_uri(&address);
-        read.map(|Query(filter)| Self(filter)).map_err(|error| invalid(error.body_text()))
+        read(&said_in(parts)).map(Self)
     }
 }
+
+/// The words of an address that say something.
+fn said_in(parts: &Parts) -> Vec<(String, String)> {
+    let words = parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned();
+    words.filter(|(_, value)| !value.is_empty()).collect()
+}
+
+/// The filter that these words are.
+fn read(words: &[(String, String)]) -> Result<Filter, Problem> {
+    let said = Serializer::new(String::new()).extend_pairs(words).finish();
+    let address = Uri::builder().path_and_query(format!("/?{said}")).build();
+    let address = address.map_err(|error| invalid(error.to_string()))?;
+    let read = Query::<Filter>::try_from_uri(&address);
+    read.map(|Query(filter)| filter).map_err(|error| invalid(error.body_text()))
+}
+
+/// A word that cannot be, in a field of the form, and what that field takes.
+pub(super) struct Wrong {
+    name: &'static str,
+    value: String,
+    takes: &'static str,
+}
+
+/// The same of a list whose form is shown again where a field of it cannot be read: without those, and with
+/// them.
+pub(super) struct Tried(pub(super) Filter, pub(super) Vec<Wrong>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Tried {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut wrong = Vec::new();
+        let mut words = said_in(parts);
+        words.retain(|(name, value)| {
+            let can_be = read(&[(name.clone(), value.clone())]).and_then(|it| it.query()).is_ok();
+            let field = TAKES.iter().find(|(field, _)| field == name).filter(|_| !can_be);
+            wrong.extend(field.map(|&(name, takes)| Wrong { name, value: value.clone(), takes }));
+            field.is_none()
+        });
+        // What has no field to mend it is a problem.
+        Ok(Self(read(&words)?, wrong))
+    }
+}
+
+/// What is wrong with the form, over it.
+pub(super) fn wrongs(wrong: &[Wrong]) -> Markup {
+    html! {
+        @for Wrong { name, value, takes } in wrong {
+            p.notice.warn role="alert" {
+                "Nothing was looked for: " strong { (label_of(name)) } " cannot be " q { bdi { (value) } } "; it takes " (takes) "."
+            }
+        }
+    }
+}
+
+/// What a field is called on the form.
+fn label_of(name: &str) -> &'static str {
+    let more = MORE.iter().find(|(more, ..)| *more == name).map(|(_, label, _)| *label);
+    more.unwrap_or(match name {
+        "after" => "Since",
+        "state" => "State",
+        "kind" => "Kind",
+        _ => "Why dead",
+    })
+}
+
+/// The fields that do not take every text, and what they take.
+static TAKES: [(&str, &str); 6] = [
+    ("status", "a status, as 503"),
+    ("after", "how long ago, as 24h, or a time, as 2026-01-31T12:00:00Z"),
+    ("before", "how long ago, as 1h, or a time, as 2026-01-31T12:00:00Z"),
+    ("state", "one of those that it offers"),
+    ("kind", "one of those that it offers"),
+    ("reason", "one of those that it offers"),
+];
 
 /// The states that the filter offers, and their words.
 const STATES: [(&str, &str); 8] = [
@@ -36,7 +105,7 @@ const STATES: [(&str, &str); 8] = [
     ("in_doubt", "in doubt"),
     ("done", "done"),
     ("dead_letter", "dead letter"),
-    ("dead", "dead, told or not"),
+    ("dead", "dead, caller told or not"),
     ("forgotten", "forgotten"),
 ];
 
@@ -49,6 +118,19 @@ const REASONS: [(&str, &str); 7] = [
     ("cancelled", "cancelled"),
     ("owner_gone", "owner gone"),
     ("superseded", "superseded"),
+];
+
+/// The kinds of operations that the filter offers, and their words.
+const KINDS: [(&str, &str); 9] = [
+    ("", "any"),
+    ("call", "call"),
+    ("unique", "call without a key"),
+    ("claim", "claim"),
+    ("event", "event"),
+    ("delivery", "delivery of an event"),
+    ("saga", "saga"),
+    ("step", "step of a saga"),
+    ("callback", "callback"),
 ];
 
 /// The words that have a field always, and those that have one among more of them. The others have one
@@ -77,16 +159,22 @@ pub(super) fn narrowing<'a>(words: impl Iterator<Item = &'a (&'static str, Strin
 }
 
 /// The form: what it is told stands in the address afterwards.
-pub(super) fn form(node: &View, filter: &Filter, is_filtered: bool) -> Markup {
+pub(super) fn form(node: &View, filter: &Filter, wrong: &[Wrong]) -> Markup {
+    let is_filtered = filter.is_set() || !wrong.is_empty();
     let words = filter.words();
     let value = |field: &str| {
-        let said = words.iter().find(|(name, _)| *name == field);
-        said.map(|(_, value)| value.clone()).unwrap_or_default()
+        let said = words.iter().find(|(name, _)| *name == field).map(|(_, value)| value);
+        let tried = wrong.iter().find(|it| it.name == field).map(|it| &it.value);
+        tried.or(said).cloned().unwrap_or_default()
     };
+    let is_wrong = |field: &str| wrong.iter().any(|it| it.name == field).then_some("true");
     let has_own = |name: &str| {
-        FIELDS.contains(&name) || name == "reason" || MORE.iter().any(|(more, ..)| *more == name)
+        FIELDS.contains(&name)
+            || ["reason", "kind"].contains(&name)
+            || MORE.iter().any(|(more, ..)| *more == name)
     };
-    let has_more = words.iter().any(|(name, _)| !FIELDS.contains(name));
+    let has_more = words.iter().any(|(name, _)| !FIELDS.contains(name))
+        || wrong.iter().any(|it| !FIELDS.contains(&it.name));
     html! {
         form.filter method="get" action="/operations" role="search" aria-label="Filter" {
             label.text { "Text"
@@ -99,7 +187,7 @@ pub(super) fn form(node: &View, filter: &Filter, is_filtered: bool) -> Markup {
             }
             datalist #routes { @for route in node.routes() { option value=(route.name) {} } }
             label { "Since"
-                input name="after" list="since" value=(value("after")) autocomplete="off"
+                input name="after" list="since" value=(value("after")) autocomplete="off" aria-invalid=[is_wrong("after")]
                     placeholder="24h";
             }
             datalist #since { @for ago in ["15m", "1h", "24h", "7d"] { option value=(ago) {} } }
@@ -110,10 +198,11 @@ pub(super) fn form(node: &View, filter: &Filter, is_filtered: bool) -> Markup {
             details.further open[has_more] {
                 summary { "More to filter by" }
                 div.fields {
+                    label { "Kind" (choice("kind", &KINDS, &value("kind"))) }
                     label { "Why dead" (choice("reason", &REASONS, &value("reason"))) }
                     @for (name, words, example) in MORE {
                         label { (words)
-                            input name=(name) value=(value(name)) placeholder=(example)
+                            input name=(name) value=(value(name)) placeholder=(example) aria-invalid=[is_wrong(name)]
                                 inputmode=[(name == "status").then_some("numeric")] autocomplete="off";
                         }
                     }

@@ -286,7 +286,7 @@ pub(super) fn act(word: &str, path: &str, fields: &Markup, button: &str) -> Mark
 pub(super) fn reason(label: &str) -> Markup {
     html! {
         (viewer::token())
-        label { (label)
+        label { (label) span.soft { " (required)" }
             input name="reason" required maxlength=(REASON_BYTES_MAX) autocomplete="off";
         }
     }
@@ -425,7 +425,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
 }
 
 /// A detail of the engine's begins small and ends open.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };

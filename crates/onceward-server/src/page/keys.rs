@@ -73,7 +73,7 @@ pub(super) async fn show(
             "for a while that it was used."
         }, &json))
         (form(&node, &route, &key, &principal))
-        @if let Some(found) = &found { (found.show(&key)) }
+        @if let Some(found) = &found { (found.show(&node, &key)) }
         (remembered(&frame, keys))
         (windows(&advice, routes.len()))
     };
@@ -122,7 +122,7 @@ fn form(node: &View, route: &str, key: &str, principal: &str) -> Markup {
 }
 
 impl Found {
-    fn show(&self, key: &str) -> Markup {
+    fn show(&self, node: &View, key: &str) -> Markup {
         let now = shape::now();
         html! {
             section #found aria-label="What was found" {
@@ -132,7 +132,7 @@ impl Found {
                         p { (self.nothing()) }
                     }
                 }
-                @for operation in &self.operations { (known(operation, now)) }
+                @for operation in &self.operations { (known(node, operation, now)) }
                 @if let Some(further) = &self.further {
                     p { "Older operations were not looked at: " a href=(further) { "look further back" } "." }
                 }
@@ -170,7 +170,7 @@ fn of(route: &str, principal: &str) -> Markup {
     html! { "on " strong { (route) } @if !principal.is_empty() { " by " bdi { (principal) } } }
 }
 
-fn known(operation: &Operation, now: Timestamp) -> Markup {
+fn known(node: &View, operation: &Operation, now: Timestamp) -> Markup {
     let is_tombstone = Standing::of(operation) == Standing::Tombstone;
     let until = operation.key_expires_at();
     let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
@@ -179,15 +179,15 @@ fn known(operation: &Operation, now: Timestamp) -> Markup {
             p { (words::chip(operation)) " " a.key href=(words::url_of(operation.id)) { bdi { (operation.key.as_str()) } } }
             p { (shape::advice(operation)) }
             dl.facts {
-                (fact("Route", html! { (words::place(operation)) }))
+                (fact("Route", html! { (words::place(node, operation)) }))
                 @if !operation.scope.principal.is_empty() {
                     (fact("Asked by", html! { bdi { (operation.scope.principal) } }))
                 }
                 (fact("Came", words::time(operation.created_at, now)))
                 @if let Some(until) = until {
                     @if is_tombstone || until <= now { (fact("Its window ended", words::time(until, now))) }
-                    @else { (fact("Its answer is replayed", html! { "until " (words::time(until, now)) })) }
-                    (fact("Known as used", html! { "until " (words::time(until.plus(operation.tombstone), now)) }))
+                    @else { (fact("Its window ends", words::time(until, now))) }
+                    (fact("Its mark as used ends", words::time(until.plus(operation.tombstone), now)))
                 } @else { (fact("Its window", html! { "begins when it ends: what is unfinished never expires" })) }
             }
         }

@@ -1,11 +1,12 @@
 //! The lists: what needs somebody, and everything; an empty one shows the line that fills it.
 
-use http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, StatusCode};
 use maud::{Markup, html};
 use onceward::core::time::Timestamp;
 use onceward::store::{Page, Standing};
 
-use super::filter::Filtered;
+use super::filter::{Filtered, Tried};
 use super::frame::{Frame, Here, Html, base_of, heading};
 use super::rows::{Table, table};
 use super::{bulk, filter, rows};
@@ -19,22 +20,33 @@ pub(super) async fn page_of(node: &View, filter: &Filter) -> Result<Page, Proble
     node.list(filter.query()?).await
 }
 
-/// `/operations`: the list alone.
+/// `/operations`: the list alone; or its form again, where a field of it cannot be read.
 pub(super) async fn operations(
     node: View,
     headers: HeaderMap,
-    Filtered(filter): Filtered,
-) -> Result<Html, Problem> {
+    Tried(filter, wrong): Tried,
+) -> Result<Response, Problem> {
     let frame = Frame::of(&node).await?;
+    if !wrong.is_empty() {
+        let content = html! {
+            (heading("Operations", &html! { "Everything that came, the newest first." }, "/v1/operations"))
+            (filter::wrongs(&wrong))
+            (filter::form(&node, &filter, &wrong))
+        };
+        let page = Html(frame.page(Here::Operations, "Operations", &content));
+        return Ok((StatusCode::BAD_REQUEST, page).into_response());
+    }
     let page = page_of(&node, &filter).await?;
     let written = filter.written();
     let json = format!("/v1/operations{}{written}", if written.is_empty() { "" } else { "?" });
-    let lead = html! { "Everything that came, the newest first." };
+    let running = bulk::running(&node).await?;
+    let lead = html! { "Everything that came, the newest first. " a href="/bulk" { "Bulks" } };
     let content = html! {
         (heading("Operations", &lead, &json))
+        (running)
         (list(&node, &headers, &filter, &page, crate::shape::now()))
     };
-    Ok(Html(frame.page(Here::Operations, "Operations", &content)))
+    Ok(Html(frame.page(Here::Operations, "Operations", &content)).into_response())
 }
 
 /// `/in-doubt`: what nobody knows the outcome of.
@@ -59,12 +71,14 @@ pub(super) async fn in_doubt(
     } else {
         found(&node, Table::InDoubt, &page, true, crate::shape::now())
     };
+    let running = bulk::running(&node).await?;
     let lead = html! {
         "Sent or begun, and nobody has said whether it was done. Look where it would show, then resolve it: \
          nothing does it again by itself."
     };
     let content = html! {
         (heading("In doubt", &lead, "/v1/operations?state=in_doubt"))
+        (running)
         @if is_first { (rows::live("rows", &list)) } @else { (list) }
         (filter::pager("/in-doubt", &filter, &page))
     };
@@ -79,10 +93,10 @@ fn list(node: &View, headers: &HeaderMap, filter: &Filter, page: &Page, now: Tim
         return rows::live("rows", &nothing_yet(node, headers));
     }
     html! {
-        (filter::form(node, filter, is_filtered))
+        (filter::form(node, filter, &[]))
+        @if !page.operations.is_empty() { (bulk::link(filter)) }
         @let list = found(node, Table::All, page, is_filtered, now);
         @if is_first { (rows::live("rows", &list)) } @else { (list) }
-        @if !page.operations.is_empty() { (bulk::link(filter)) }
         (filter::pager("/operations", filter, page))
     }
 }

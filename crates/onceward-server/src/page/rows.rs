@@ -26,7 +26,7 @@ impl Table {
         match self {
             Self::All => "Came",
             Self::Dead => "Died",
-            Self::InDoubt => "Sent",
+            Self::InDoubt => "Begun",
         }
     }
 }
@@ -69,21 +69,35 @@ fn row(node: &View, kind: Table, operation: &Operation, now: Timestamp) -> Marku
         tr data-key=(operation.id) {
             @if kind == Table::All { td.state data-label="State" { (words::chip(operation)) (next(operation, now)) } }
             td.what {
-                a.key href=(url) { (operation.key.as_str()) }
-                span.request title=(operation.target) { (operation.method) " " (operation.target) }
-                @if let Some(label) = &operation.label { span.label { (label) } }
+                (name(operation))
             }
             @if kind == Table::Dead {
-                td data-label="Reason" { @if let Life::Dead(why) = operation.state { (words::death(why)) } }
+                td.why data-label="Reason" { @if let Life::Dead(why) = operation.state { (words::death(why)) } }
             }
             td.last data-label=(if kind == Table::InDoubt { "What is known" } else { "Last result" }) {
                 @if kind == Table::InDoubt { (known(operation)) } @else { (words::last(operation)) }
             }
-            td.route data-label="Route" { (words::place(operation)) }
+            td.route data-label="Route" { (words::place(node, operation)) }
             @if kind == Table::InDoubt { td.looks data-label="Looked for" { (looks(operation, now)) } }
             @else { td.number data-label="Attempts" { (attempts(node, operation)) } }
             td.when data-label=(kind.when()) { (words::time(when, now)) }
             @if kind == Table::InDoubt { td { a.button href={ (url) "#acts" } { "Resolve" } } }
+        }
+    }
+}
+
+/// What it is called, and what was asked. The key of a delivery is made of ids: its event's type says more.
+fn name(operation: &Operation) -> Markup {
+    let (url, key) = (words::url_of(operation.id), operation.key.as_str());
+    let kind = operation.label.as_ref();
+    html! {
+        @if let (ScopeKind::Delivery, Some(kind)) = (operation.scope.kind, kind) {
+            a.key href=(url) { (kind) }
+            span.request title=(key) { (key) }
+        } @else {
+            a.key href=(url) { (key) }
+            span.request title=(operation.target) { (operation.method) " " (operation.target) }
+            @if let Some(label) = &operation.label { span.label { (label) } }
         }
     }
 }
@@ -107,11 +121,16 @@ fn next(operation: &Operation, now: Timestamp) -> Markup {
 
 /// How many attempts there were, of how many at most.
 fn attempts(node: &View, operation: &Operation) -> Markup {
-    let made = operation.attempts_made();
+    let (made, before) = (operation.attempts_made(), operation.run.before);
     let max = attempts_max(node, operation);
     html! {
         (made)
-        @if let Some(max) = max { span.soft { "/" (max) } }
+        @match max {
+            // What a person sent again has as many once more.
+            Some(max) if before > 0 => span.soft { ", " (max - before) " a run" },
+            Some(max) => span.soft { "/" (max) },
+            None => {}
+        }
     }
 }
 
@@ -132,6 +151,14 @@ pub(super) fn attempts_max(node: &View, operation: &Operation) -> Option<u32> {
 /// What is known of one in doubt.
 fn known(operation: &Operation) -> Markup {
     let ended = last_sent(operation).and_then(|attempt| attempt.ended.as_ref());
+    if operation.scope.kind == ScopeKind::Claim {
+        // Nothing of a claim is sent: whoever had it in hand may have done it.
+        return html! {
+            "In hand of "
+            @match &operation.label { Some(holder) => bdi { (holder) }, None => "somebody" }
+            ", who has not said how it ended"
+        };
+    }
     html! {
         @match ended {
             Some(ended) => { (words::reached_so_far(ended.reached)) ", " (words::last(operation)) }

@@ -1,30 +1,40 @@
 //! `/sagas`: several effects of one cause, and of each how far it came, step by step, with what a person
 //! can do about it.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Extension, Path};
-use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::operation::Operation;
-use onceward::core::risk::risk;
-use onceward::core::saga::{Leg, Standing};
+use onceward::core::saga::{Ask, Leg, Standing};
 use onceward::core::time::Timestamp;
-use onceward::store::Query;
+use onceward::store::{Query, Standing as Stands};
 use onceward::{Kept, Saga};
 use serde::Deserialize;
 
-use super::acts::Done;
-use super::frame::{self, Frame, Here, Html, heading, reason};
+use super::frame::{self, Frame, Here, Html, heading, number, sentence};
 use super::icons::Icon;
 use super::words::{self, sign};
 use crate::access::{Caller, Roles};
-use crate::operator::sagas::{page, state_of, word_of};
-use crate::operator::{Asked, Because, Sent, id_of, reasoned, risks};
+use crate::operator::sagas::{page, state_of};
+use crate::operator::{Asked, id_of};
 use crate::problem::Problem;
 use crate::shape;
 use crate::view::View;
 
+pub(super) mod acts;
+
 /// On a page of the list.
 const SHOWN_MAX: usize = 50;
+
+/// Open ones that are looked at for those that wait for a person.
+const LOOKED_AT: usize = 200;
+
+/// A saga to begin with.
+const FIRST: &str = r#"echo '{"key": "trip-1", "steps": [
+  {"name": "hotel", "to": "demo", "path": "/hotels", "compensate": {"method": "DELETE", "path": "/hotels/1"}},
+  {"name": "flight", "to": "demo", "path": "/flights?script=422"}]}' > trip.json
+onceward saga start trip.json"#;
 
 /// What the list is asked for.
 #[derive(Debug, Deserialize)]
@@ -48,26 +58,77 @@ pub(super) async fn list(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
     let lead = html! {
         "Several effects of one cause, one after the other; where one fails, what was done is undone in reverse."
     };
+    let open = counted(&node).await?;
+    let of = |state: Standing| open.get(&state).copied().unwrap_or_default();
+    let is_first = state.is_none() && before.is_none();
+    let urgent = if is_first && NEEDY.into_iter().any(|state| of(state) > 0) {
+        needy(&node).await?
+    } else {
+        Vec::new()
+    };
     let content = html! {
         (heading("Sagas", &lead, &format!("/v1/sagas?{narrowed}")))
-        p.narrowed {
+        nav.tabs aria-label="Where they stand" {
             a href="/sagas" aria-current=[state.is_none().then_some("true")] { "all" }
             @for one in Standing::ALL {
-                " " a href={ "/sagas?state=" (one.name()) } aria-current=[(state == Some(one)).then_some("true")] {
-                    (word(one))
+                a href={ "/sagas?state=" (one.name()) } aria-current=[(state == Some(one)).then_some("true")] {
+                    (word(one)) @if of(one) > 0 { " " (number(of(one))) }
                 }
             }
         }
-        @if sagas.is_empty() {
-            div.empty.card { p { strong {
-                "No sagas" @if state.is_some() { " stand here" } @if next.is_some() { " among these" } "."
-            } } }
-        } @else { (table(&sagas, now)) }
+        @if !urgent.is_empty() {
+            section #needy {
+                h2 { "Wait for a person" }
+                (table(&urgent, now))
+            }
+            h2 { "All, the newest first" }
+        }
+        @if sagas.is_empty() { (nothing(state, next.is_some())) } @else { (table(&sagas, now)) }
         @if let Some(next) = next {
             p.more { a href={ "/sagas?" (narrowed) "&cursor=" (next) } { "Older ones" } }
         }
     };
     Ok(Html(frame.page(Here::Sagas, "Sagas", &content)))
+}
+
+/// Where sagas stand that go on by a person's word alone.
+const NEEDY: [Standing; 2] = [Standing::Stuck, Standing::InDoubt];
+
+/// How many that have not ended stand where.
+async fn counted(node: &View) -> Result<BTreeMap<Standing, u64>, Problem> {
+    let mut counts = BTreeMap::new();
+    for ((tenant, standing), count) in node.engine.open_sagas().await?.counts {
+        if node.sees(&tenant) {
+            *counts.entry(standing).or_default() += count;
+        }
+    }
+    Ok(counts)
+}
+
+/// Those of the newest open ones that wait for a person.
+async fn needy(node: &View) -> Result<Vec<Saga>, Problem> {
+    let standing = vec![Stands::Delivering];
+    let query = Query { standing, limit: LOOKED_AT, ..Query::default() };
+    let (mut sagas, _) = node.sagas(query).await?;
+    sagas.retain(|saga| NEEDY.contains(&saga.standing()));
+    sagas.sort_by_key(|saga| NEEDY.iter().position(|state| *state == saga.standing()));
+    sagas.truncate(SHOWN_MAX);
+    Ok(sagas)
+}
+
+/// An empty list, which teaches where nothing was asked for in particular.
+fn nothing(state: Option<Standing>, is_more: bool) -> Markup {
+    html! {
+        div.empty.card {
+            p { strong {
+                "No sagas" @if state.is_some() { " stand here" } @if is_more { " among these" } "."
+            } }
+            @if state.is_none() && !is_more {
+                p { "This starts one of two steps: the second is refused, so the first is undone." }
+                pre tabindex="0" { code { (FIRST) } }
+            }
+        }
+    }
 }
 
 fn word(standing: Standing) -> String {
@@ -139,10 +200,12 @@ pub(super) async fn show(
     let is_bad = matches!(saga.standing(), Standing::Stuck | Standing::InDoubt);
     let content = html! {
         (heading(&title, &lead, &format!("/v1/sagas/{}", saga.operation.id)))
-        @if let Some(why) = why { p.notice.warn[is_bad] role="status" { (why) "." } }
-        (tree(&saga, &steps))
-        (facts(&saga, now))
-        @if caller.roles.has(Roles::OPERATE) { (forms(&saga, &steps)) }
+        div #saga data-live="all" data-about=(saga.operation.id) {
+            @if let Some(why) = why { p.notice.warn[is_bad] role="status" { (sentence(&why)) } }
+            @if caller.roles.has(Roles::OPERATE) { (acts::forms(&saga, &steps, &caller)) }
+            (tree(&saga, &steps))
+            (facts(&saga, now))
+        }
     };
     Ok(Html(frame.page(Here::Sagas, &title, &content)))
 }
@@ -167,6 +230,7 @@ fn tree(saga: &Saga, found: &[(Option<Operation>, Option<Operation>)]) -> Markup
         return html! { p.soft { "Its steps were forgotten with its window." } };
     };
     let at = saga.at_hand();
+    let is_over = saga.standing().is_ended();
     let steps = kept.definition.steps.iter().zip(&kept.progress.legs).zip(found);
     html! {
         section.card {
@@ -177,15 +241,19 @@ fn tree(saga: &Saga, found: &[(Option<Operation>, Option<Operation>)]) -> Markup
                         strong { (step.name) } " " (leg_of(*leg)) " "
                         @if at.as_ref() == Some(&step.name) { strong { "at hand" } " " }
                         @if step.is_pivot { span.label { "pivot: behind it nothing is undone" } }
-                        (asked(&step.ask.method, step.ask.path.as_str(), &step.ask.route, ask.as_ref()))
+                        (asked(&step.ask, ask.as_ref(), *leg == Leg::Waiting))
                         @if let Some(compensate) = &step.undo {
                             ul {
                                 li {
-                                    span.soft { "undone by " }
-                                    @if at.as_deref() == Some(&format!("{}/undo", step.name)) {
-                                        strong { "at hand" } " "
+                                    @let is_at_hand = at.as_deref() == Some(&format!("{}/undo", step.name));
+                                    span.soft {
+                                        @if *leg == Leg::Undone { "undone by " }
+                                        @else if is_at_hand { "to be undone by " }
+                                        @else if is_over { "not undone by " }
+                                        @else { "would be undone by " }
                                     }
-                                    (asked(&compensate.method, compensate.path.as_str(), &compensate.route, undo.as_ref()))
+                                    @if is_at_hand { strong { "at hand" } " " }
+                                    (asked(compensate, undo.as_ref(), *leg != Leg::Undone))
                                 }
                             }
                         }
@@ -206,11 +274,13 @@ fn leg_of(leg: Leg) -> Markup {
     }
 }
 
-fn asked(method: &str, path: &str, route: &str, operation: Option<&Operation>) -> Markup {
+/// What is asked for a step, and how that stands where the step's own sign does not say it.
+fn asked(ask: &Ask, operation: Option<&Operation>, is_told: bool) -> Markup {
     html! {
-        span.request { (method) " " code { (path) } " on " (route) }
+        span.request { (ask.method) " " code { (ask.path.as_str()) } " on " (ask.route) }
         @if let Some(operation) = operation {
-            " " a href=(words::url_of(operation.id)) { "its operation" } " " (words::chip(operation))
+            " " a href=(words::url_of(operation.id)) { "its operation" }
+            @if is_told { " " (words::chip(operation)) }
         }
     }
 }
@@ -222,7 +292,7 @@ fn facts(saga: &Saga, now: Timestamp) -> Markup {
         section.card {
             h2 { "Facts" }
             dl {
-                dt { "Id" } dd { a href=(words::url_of(operation.id)) { code { (operation.id) } } }
+                dt { "Id" } dd { code { (operation.id) } }
                 @if let Some(label) = &operation.label { dt { "Label" } dd { bdi { (label) } } }
                 @if let Some(subject) = &operation.subject {
                     dt { "Subject" } dd { bdi { (subject.name) } }
@@ -249,134 +319,4 @@ fn facts(saga: &Saga, now: Timestamp) -> Markup {
             }
         }
     }
-}
-
-/// The forms that fit where the saga stands.
-fn forms(saga: &Saga, found: &[(Option<Operation>, Option<Operation>)]) -> Markup {
-    let standing = saga.standing();
-    if standing.is_ended() {
-        return html! {};
-    }
-    let is_paused = saga.kept.as_ref().is_some_and(|kept| kept.progress.is_paused);
-    let at = saga.kept.as_ref().and_then(|kept| kept.progress.at);
-    let step = at.and_then(|at| found.get(at.step).map(|it| if at.undo { &it.1 } else { &it.0 }));
-    let risk = step.and_then(Option::as_ref).map(|step| risk(step, shape::now()));
-    let risk = risk.filter(|risk| risk.wants_a_word());
-    let is_past =
-        saga.kept.as_ref().is_some_and(|kept| kept.definition.plan().is_past_pivot(&kept.progress));
-    html! {
-        section.acts #acts aria-label="What you can do" {
-            @if standing == Standing::Stuck {
-                (form(saga, "retry", "Retry", &html! {
-                    p { "Tries the step at hand anew." }
-                    @if let Some(risk) = risk {
-                        p.warn { (risk.words()) }
-                        label.choice {
-                            input type="checkbox" name="risk" value=(risk.name()) required;
-                            " Try it, whatever comes of it"
-                        }
-                    }
-                }))
-                @if let Some(step) = saga.at_hand() {
-                    (form(saga, "resolve", "Say so", &html! {
-                        p { "You know what became of " strong { (step) } ", or did it by hand." }
-                        input type="hidden" name="step" value=(step);
-                        label { "It is"
-                            select name="as" {
-                                option value="done" { "done" }
-                                option value="not-done" { "not done, and is not going to be" }
-                            }
-                        }
-                    }))
-                }
-            }
-            @if is_paused { (form(saga, "resume", "Resume", &html! { p { "Lets it go on." } })) }
-            @else {
-                (form(saga, "pause", "Pause", &html! {
-                    p { "What is at hand comes to its end; nothing else is begun." }
-                }))
-            }
-            @if standing != Standing::Unwinding && !is_past {
-                (form(saga, "cancel", "Cancel", &html! { p { "Undoes in reverse what was done." } }))
-            }
-        }
-    }
-}
-
-fn form(saga: &Saga, deed: &str, says: &str, inside: &Markup) -> Markup {
-    html! {
-        form.card method="post" action={ (url_of(saga)) "/" (deed) } {
-            (inside)
-            (reason("Reason"))
-            button { (says) }
-        }
-    }
-}
-
-fn told(saga: &Saga) -> Redirect {
-    Redirect::to(&url_of(saga))
-}
-
-pub(super) async fn pause(
-    node: View,
-    Path(id): Path<String>,
-    Sent(person, _): Sent<Because>,
-) -> Done {
-    let id = node.saga(&id).await?.operation.id;
-    Ok(told(&node.engine.pause_saga(id, &person).await?))
-}
-
-pub(super) async fn resume(
-    node: View,
-    Path(id): Path<String>,
-    Sent(person, _): Sent<Because>,
-) -> Done {
-    let id = node.saga(&id).await?.operation.id;
-    Ok(told(&node.engine.resume_saga(id, &person).await?))
-}
-
-pub(super) async fn cancel(
-    node: View,
-    Path(id): Path<String>,
-    Sent(person, _): Sent<Because>,
-) -> Done {
-    let id = node.saga(&id).await?.operation.id;
-    Ok(told(&node.engine.cancel_saga(id, &person).await?))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Retry {
-    reason: String,
-    risk: Option<String>,
-}
-
-pub(super) async fn retry(
-    node: View,
-    Path(id): Path<String>,
-    Sent(person, form): Sent<Retry>,
-) -> Done {
-    let taken = risks(form.risk.as_deref())?;
-    let id = node.saga(&id).await?.operation.id;
-    Ok(told(&node.engine.retry_saga(id, &person, &taken).await?))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Resolve {
-    reason: String,
-    step: String,
-    r#as: String,
-}
-
-reasoned!(Retry, Resolve);
-
-pub(super) async fn resolve(
-    node: View,
-    Path(id): Path<String>,
-    Sent(person, form): Sent<Resolve>,
-) -> Done {
-    let word = word_of(&form.r#as)?;
-    let id = node.saga(&id).await?.operation.id;
-    Ok(told(&node.engine.settle_saga(id, &person, &form.step, word).await?))
 }

@@ -240,15 +240,16 @@ const KEYS = [
   ['j', 'next row'],
   ['k', 'row before'],
   ['Enter', 'open the row'],
-  ['r', 'redeliver: opens the form'],
+  ['r', 'redeliver, or resolve what is in doubt: goes to the form'],
   ['n', 'show what is new'],
   ['?', 'this help'],
 ];
 
-const rows = () => all('main tbody tr a.key, main tbody tr td:first-child a');
+/** The link that opens a row: its own, or the first that it has. */
+const wayIn = (row) => $('a.key', row) ?? $('td a', row);
 
 function move(by) {
-  const links = [...new Map(rows().map((link) => [link.closest('tr'), link])).values()];
+  const links = all('main tbody tr').map(wayIn).filter(Boolean);
   const at = links.findIndex((link) => link.closest('tr').contains(document.activeElement));
   const to = links[at < 0 ? (by > 0 ? 0 : links.length - 1) : at + by];
   to?.focus();
@@ -263,15 +264,34 @@ function search() {
   field.select();
 }
 
+/** Folds open whatever the field is in, and goes there. */
+function reach(field) {
+  for (let at = field.closest('details'); at; at = at.parentElement.closest('details')) at.open = true;
+  field.scrollIntoView({ block: 'center' });
+  field.focus({ preventScroll: true });
+}
+
+/** What somebody types into or chooses from. */
+const FIELD = 'input:not([type=hidden], [type=radio], [type=checkbox]), select, textarea';
+
+/** The first form of what can be done. */
+function act() {
+  const field = all('#acts form').map((form) => $(FIELD, form)).find(Boolean);
+  if (field) reach(field);
+}
+
 function redeliver() {
   const field = $('form[action$="/redeliver"] [name=reason]');
-  if (field) {
-    for (let at = field.closest('details'); at; at = at.parentElement.closest('details')) at.open = true;
-    field.scrollIntoView({ block: 'center' });
-    return field.focus({ preventScroll: true });
-  }
-  const link = $('a.key', document.activeElement.closest('tr') ?? document.createElement('tr'));
-  if (link) location.assign(`${link.href}#redeliver`);
+  // What is in doubt is resolved first; sending it again all the same is the last resort.
+  if (field?.closest('details')) return act();
+  if (field) return reach(field);
+  const row = document.activeElement.closest('tr');
+  if (!row) return act();
+  // A cause has a plan for all of it, what is in doubt its forms.
+  const own = $('a.button', row);
+  const link = wayIn(row);
+  if (own) location.assign(own.href.replace(/#acts$/, '#resolve'));
+  else if (link) location.assign(`${link.href}#redeliver`);
 }
 
 function help() {
@@ -294,6 +314,11 @@ const ACTS = { '/': search, j: () => move(1), k: () => move(-1), r: redeliver, n
 
 document.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || $('dialog[open]')) return;
+  const fold = event.key === 'Escape' && event.target.closest('details.act[open]');
+  if (fold) {
+    fold.open = false;
+    return $('summary', fold)?.focus();
+  }
   if (event.target.closest('input, select, textarea, [contenteditable]')) {
     if (event.key === 'Escape') event.target.blur();
     return;
@@ -303,6 +328,13 @@ document.addEventListener('keydown', (event) => {
   event.preventDefault();
   act();
 });
+
+// A form that folds out over the page takes the focus, and there is one at a time.
+document.addEventListener('toggle', ({ target: fold }) => {
+  if (!fold.matches?.('details.act[open]')) return;
+  for (const other of all('details.act[open]')) if (other !== fold) other.open = false;
+  $(FIELD, fold)?.focus();
+}, true);
 
 // What is clicked.
 
@@ -354,3 +386,5 @@ addEventListener('pageshow', (event) => { if (event.persisted) { live.open(); li
 live.open();
 if (location.hash === '#search') search();
 if (location.hash === '#redeliver') redeliver();
+// No part of the page is called so: a browser takes the focus from a field where it scrolls to one that is.
+if (location.hash === '#resolve') act();

@@ -1,7 +1,7 @@
 //! One operation: where it stands, what a person can do, and everything that happened.
 
 use axum::extract::{Extension, Path, Query};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use maud::{Markup, html};
@@ -10,12 +10,12 @@ use onceward::core::exchange;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Forgotten, Operation, State};
 use onceward::core::time::Timestamp;
-use onceward::store::{Asked, Query as StoreQuery};
+use onceward::store::Query as StoreQuery;
 use serde::Deserialize;
 
 use super::frame::{Frame, Here, Html, base_of};
 use super::timeline::Tried;
-use super::{acts, doubt, payload, timeline, words};
+use super::{acts, again, doubt, payload, timeline, verdict, words};
 use crate::access::{Caller, Roles};
 use crate::node::Node;
 use crate::operator::kept;
@@ -42,12 +42,17 @@ pub(super) async fn show(
     Path(id): Path<String>,
     Query(told): Query<Told>,
     headers: HeaderMap,
-) -> Result<Html, Problem> {
+) -> Result<Response, Problem> {
     let operation = node.find(&id).await?;
+    if operation.scope.kind == ScopeKind::Saga {
+        // How it stands, its steps tell.
+        return Ok(Redirect::to(&format!("/sagas/{}", operation.id)).into_response());
+    }
     let frame = Frame::of(&node).await?;
     let store = node.engine.store();
     let place = node.engine.in_line(&operation).await?;
     let asked = store.asked(operation.id).await?;
+    let again = again::of(&node, &operation, &asked).await?;
     let sees = caller.roles.has(Roles::PAYLOADS);
     let request = if sees { kept::request(&node, &operation).await? } else { None };
     let request = request.map(|(request, _)| request);
@@ -68,23 +73,23 @@ pub(super) async fn show(
     let can_be_called = can_be_called(&node, &operation);
     let content = html! {
         div #story data-live="all" data-about=(operation.id) {
-            (head(&operation, is_told, now))
+            (head(&node, &operation, is_told, now))
             div.story {
                 div {
                     (doubt::looks(&operation, rule.as_deref(), now))
                     @if caller.roles.has(Roles::OPERATE) { (acts::forms(&operation, &caller)) }
                     (timeline::show(&node, &operation, &attempts, &asked, now))
                     (outcome(&operation, answer.as_ref(), sees))
-                    (sent(&operation, request.as_ref(), sees))
+                    @if operation.scope.kind != ScopeKind::Claim { (sent(&operation, request.as_ref(), sees)) }
                     @if let Some(request) = request.as_ref().filter(|_| can_be_called) {
                         (as_curl(&payload::curl(&operation, request, &base, needs_key)))
                     }
                 }
-                aside { (facts(&operation, place, node.sees_request(&operation))) (kin(&operation, &children)) (duplicates(&asked, now)) }
+                aside { (facts(&operation, place, node.sees_request(&operation))) (kin(&operation, &children)) (again::show(&operation, &asked, &again, now)) }
             }
         }
     };
-    Ok(Html(frame.page(Here::Operations, operation.key.as_str(), &content)))
+    Ok(Html(frame.page(Here::Operations, operation.key.as_str(), &content)).into_response())
 }
 
 fn as_curl(line: &str) -> Markup {
@@ -116,10 +121,11 @@ fn can_be_called(node: &Node, operation: &Operation) -> bool {
     operation.scope.kind == ScopeKind::Call && operation.via.is_none() && !is_guarded
 }
 
-fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
+fn head(node: &View, operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
     let notice = operation.acts.last().filter(|_| is_told);
     // What was sent again may have ended badly again.
     let is_bad = operation.is_dead_letter() || operation.state == State::InDoubt;
+    let last = words::last(operation);
     html! {
         @if let Some(act) = notice {
             p.notice.warn[is_bad] role="status" {
@@ -138,9 +144,10 @@ fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
             }
             p.call {
                 strong { (operation.method) } " " code { (operation.target) }
-                " on " strong { (words::place(operation)) }
+                " on " strong { (words::place(node, operation)) }
             }
-            p.advice { (shape::advice(operation)) }
+            p.advice { (verdict::show(node, operation, now)) }
+            @if is_bad && !last.is_empty() { p { span.soft { "Last result: " } bdi { (last) } } }
             @if !operation.state.is_ended() && operation.looks.made == 0 {
                 p { a href=(words::url_of(operation.id)) { "Look again" } }
             }
@@ -156,9 +163,6 @@ fn facts(operation: &Operation, place: Option<InLine>, sees: bool) -> Markup {
             h2 { "Facts" }
             dl {
                 (fact("Id", html! { code { (operation.id) } }))
-                @if operation.scope.kind == ScopeKind::Saga {
-                    (fact("Saga", html! { a href={ "/sagas/" (operation.id) } { "its steps" } }))
-                }
                 @if let (ScopeKind::Step, Some(saga)) = (operation.scope.kind, operation.parent) {
                     (fact("Step of", html! { a href={ "/sagas/" (saga) } { code { (saga) } } }))
                 }
@@ -234,7 +238,7 @@ fn kin(operation: &Operation, children: &[Operation]) -> Markup {
     html! {
         @if operation.parent.is_some() || !children.is_empty() {
             section.card {
-                h2 { "Kin" }
+                h2 { "Related" }
                 @if let Some(parent) = operation.parent {
                     p { "Born of " a href=(words::url_of(parent)) { code { (parent) } } }
                 }
@@ -243,38 +247,11 @@ fn kin(operation: &Operation, children: &[Operation]) -> Markup {
                     ol.plain {
                         @for child in children {
                             li {
-                                a href=(words::url_of(child.id)) { bdi { (child.key.as_str()) } }
+                                a.key href=(words::url_of(child.id)) { bdi { (child.key.as_str()) } }
                                 " " (words::chip(child))
                             }
                         }
                     }
-                }
-            }
-        }
-    }
-}
-
-fn duplicates(asked: &Asked, now: Timestamp) -> Markup {
-    html! {
-        section.card {
-            h2 { "Asked again" }
-            @if asked.count == 0 { p.soft { "Nobody asked again with this key." } }
-            @else {
-                p {
-                    strong { (asked.count) } @if asked.count == 1 { " time" } @else { " times" }
-                    ". What each got is among the " a href="/duplicates" { "last duplicates" }
-                    ": sent again were those alone that revived it, and late ones where its route executes those."
-                }
-                ol.plain.small {
-                    @for at in asked.times.iter().rev() {
-                        li {
-                            (words::exact(*at)) " "
-                            span.soft { "(" (words::time(*at, now)) ")" }
-                        }
-                    }
-                }
-                @if asked.count > asked.times.len() as u64 {
-                    p.soft.small { "The last " (asked.times.len()) " are shown." }
                 }
             }
         }
@@ -317,7 +294,8 @@ fn sent(operation: &Operation, request: Option<&exchange::Request>, sees: bool) 
                     p.soft.small { "Credentials stay sealed in the ledger and are shown to nobody." }
                 },
                 None if !sees => p.soft { (UNSEEN) },
-                None => p.soft { "Forgotten with its window." },
+                None if operation.state.is_ended() => p.soft { "Forgotten with its window." },
+                None => p.soft { "None is kept." },
             }
         }
     }

@@ -5,7 +5,6 @@ use std::iter;
 use std::time::Duration;
 
 use maud::{Markup, html};
-use onceward::Bar;
 use onceward::core::attempt::{Attempt, Ended, Ending};
 use onceward::core::exchange::Response;
 use onceward::core::key::ScopeKind;
@@ -14,7 +13,7 @@ use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 use onceward::store::Asked;
 
-use super::{payload, rows, track, words};
+use super::{payload, rows, track, verdict, words};
 use crate::shape;
 use crate::view::View;
 
@@ -205,7 +204,7 @@ fn tried(node: &View, operation: &Operation, tried: &Tried<'_>, now: Timestamp) 
                 }
             }
             @if let Some((response, cut)) = excerpt {
-                details data-key="answer" {
+                details data-key="answer" open[is_last_word(operation, attempt)] {
                     summary { "Its answer" @if *cut { ", the beginning" } }
                     (payload::headers(&response.headers))
                     (payload::body(&response.body, &format!("{}/response", words::url_of(operation.id))))
@@ -213,6 +212,12 @@ fn tried(node: &View, operation: &Operation, tried: &Tried<'_>, now: Timestamp) 
             }
         }
     }
+}
+
+/// Whether what this attempt brought is all that says why the operation is not done.
+fn is_last_word(operation: &Operation, attempt: &Attempt) -> bool {
+    let is_last = operation.attempts.last().is_some_and(|last| last.n == attempt.n);
+    is_last && operation.outcome.is_none() && operation.state != State::Done
 }
 
 /// What an answer was, by its status.
@@ -247,21 +252,8 @@ fn next(node: &View, operation: &Operation, now: Timestamp) -> Markup {
             p.line {
                 @if due.since(now) < Duration::from_secs(1) { strong { "Its next attempt is due" } }
                 @else { strong { "Next attempt " (words::time(due, now)) } }
-                @if let Some(why) = held_by(node, operation) { ": " (why) }
+                @if let Some(bar) = verdict::bar(node, operation) { ": " (bar.show(node, operation, now)) }
             }
         }
     }
-}
-
-/// Why nothing goes to its upstream now, where nothing does and who looks may know how that stands.
-fn held_by(node: &View, operation: &Operation) -> Option<&'static str> {
-    node.check_kept(&operation.route).ok()?;
-    Some(match node.engine.standing(&operation.route)?.bar? {
-        Bar::Paused => "its route is paused",
-        Bar::BreakerOpen => "the breaker of its upstream is open",
-        Bar::UpstreamAsked => "the upstream asked to be left alone",
-        Bar::Rate => "the rate of its route is used up",
-        Bar::Slots => "as many calls are under way as may be",
-        Bar::OutsideHours => "its route sends at other hours",
-    })
 }

@@ -14,6 +14,7 @@ use onceward::store::Standing;
 use url::form_urlencoded;
 
 use super::icons::Icon;
+use crate::node::Node;
 use crate::shape;
 
 /// Where an operation's story is.
@@ -29,6 +30,10 @@ pub(super) fn sign(class: &str, icon: Icon, word: &str) -> Markup {
 /// Where an operation stands.
 pub(super) fn chip(operation: &Operation) -> Markup {
     let (class, icon, word) = match Standing::of(operation) {
+        // Whether it goes on, waits or is stuck, its steps tell.
+        _ if operation.scope.kind == ScopeKind::Saga && !operation.state.is_ended() => {
+            ("pending", Icon::Sagas, "open saga")
+        }
         Standing::Pending | Standing::Held => ("pending", Icon::Pending, "pending"),
         Standing::Delivering => ("delivering", Icon::Delivering, "delivering"),
         Standing::InDoubt => ("doubt", Icon::Doubt, "in doubt"),
@@ -38,18 +43,21 @@ pub(super) fn chip(operation: &Operation) -> Markup {
         }
         Standing::Done => ("done", Icon::Done, "done"),
         Standing::DeadLetter => ("dead", Icon::Dead, "dead"),
-        Standing::Told => ("told", Icon::Dead, "dead, told"),
+        Standing::Told if operation.scope.kind == ScopeKind::Step => {
+            ("told", Icon::Dead, "dead, saga told")
+        }
+        Standing::Told => ("told", Icon::Dead, "dead, caller told"),
         Standing::Tombstone => ("forgotten", Icon::Gone, "forgotten"),
     };
     sign(class, icon, word)
 }
 
-/// Where it goes; a claim and a saga go nowhere, and have a scope.
-pub(super) fn place(operation: &Operation) -> &str {
+/// Where it goes, as people call that; a claim and a saga go nowhere, and have a scope.
+pub(super) fn place(node: &Node, operation: &Operation) -> String {
     if matches!(operation.scope.kind, ScopeKind::Claim | ScopeKind::Saga) {
-        return &operation.scope.name;
+        return operation.scope.name.clone();
     }
-    &operation.route
+    node.engine.called(&operation.route)
 }
 
 /// Why it is dead.
@@ -70,7 +78,7 @@ pub(super) fn state(operation: &Operation, now: Timestamp) -> Markup {
         return claim_state(operation, now);
     }
     if operation.scope.kind == ScopeKind::Saga && !operation.state.is_ended() {
-        return html! { "Its steps go on." };
+        return html! { "Its saga tells how it stands." };
     }
     match operation.state {
         State::Pending { due } if due <= now => html! { "Its next attempt is due." },
@@ -164,6 +172,7 @@ pub(super) fn deed(deed: Deed) -> &'static str {
         Deed::Extended => "Key extended",
         Deed::Rotated => "Another key given",
         Deed::Resent => "Resent",
+        Deed::Retried => "Tried sooner",
     }
 }
 

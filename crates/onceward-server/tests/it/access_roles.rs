@@ -20,7 +20,7 @@ const ENDPOINTS: &[(&str, &str)] = &[
          GET /v1/outbox, GET /v1/outbox/o, GET /v1/sources, GET /v1/sources/s, GET /v1/stats,
          GET /v1/duplicates, GET /v1/events, GET /v1/events/{id}, GET /v1/subscriptions,
          GET /v1/subscriptions/s, GET /events, GET /events/{id}, GET /subscriptions, GET /,
-         GET /operations, GET /dead, GET /in-doubt, GET /bulk/b, GET /operations/{id}, GET /sources,
+         GET /operations, GET /dead, GET /in-doubt, GET /bulk, GET /bulk/b, GET /operations/{id}, GET /sources,
          GET /upstreams, GET /outboxes, GET /keys, GET /duplicates, HEAD /v1/operations",
     ),
     ("read (send)", "GET /v1/operations/{id}, GET /v1/sagas/{id}, GET /v1/keys/demo/k"),
@@ -29,6 +29,7 @@ const ENDPOINTS: &[(&str, &str)] = &[
     (
         "operate",
         "POST /v1/operations/{id}/redeliver, POST /v1/operations/{id}/resend,
+         POST /v1/operations/{id}/retry, GET /operations/{id}/retry, POST /operations/{id}/retry,
          POST /v1/operations/{id}/cancel, POST /v1/operations/{id}/resolve,
          POST /v1/operations/{id}/lookup, DELETE /v1/keys/demo/k, POST /v1/keys/demo/k/extend,
          POST /v1/keys/demo/k/rotate, POST /v1/keys/revoke, DELETE /v1/claims/s/k,

@@ -211,6 +211,11 @@ fn people(walk: &mut Walk<'_>) {
         &json!({"as": "done", "reason": "they say so"}),
     );
     walk.ask(409, "POST", &format!("/v1/operations/{first}/resolve"), &done);
+    let later =
+        [("idempotency-key", "later-1"), ("onceward-delay", "1h"), ("prefer", "respond-async")];
+    let later = walk.gateway.call("POST", "/to/well/orders", &later, "{}");
+    let later = later.header("onceward-operation").unwrap().to_owned();
+    walk.post(&format!("/v1/operations/{later}/retry"), &because);
     walk.post("/v1/routes/well/pause", &because);
     let waiting = walk.send("well/orders", "waits-1", "accepted");
     walk.get("/v1/routes");

@@ -134,8 +134,12 @@ fn every_page_fits_a_narrow_window() {
     let doubt = server.operation_in("in_doubt")["id"].as_str().unwrap().to_owned();
     let browser = Browser::start();
     browser.set_width(360);
+    // One that another was born of has its key beside its story.
+    let line = format!("{doubt}; step={}", "s".repeat(60));
+    server.ask("POST", "/to/demo/orders", &[("Onceward-Parent", &*line)], "{}");
     let stories = [format!("/operations/{id}"), format!("/operations/{doubt}")];
-    for path in ["/", "/dead", "/in-doubt", "/operations", &stories[0], &stories[1], "/nope"] {
+    let lists = ["/", "/dead", "/in-doubt", "/operations", "/bulk", "/events", "/sagas", "/nope"];
+    for path in lists.into_iter().chain([&*stories[0], &*stories[1]]) {
         browser.open(&server.url(path));
         let width = browser.evaluate("document.documentElement.scrollWidth");
         assert_eq!(width, 360, "{path} scrolls sideways");

@@ -200,6 +200,35 @@ fn the_keyboard_leads_through_a_list_to_the_form_that_redelivers() {
 }
 
 #[test]
+fn the_keyboard_leads_to_the_plan_of_a_cause_and_to_the_forms_of_what_is_in_doubt() {
+    let server = Server::start();
+    dead_letter(&server, "order-1", "404");
+    let headers = [("Idempotency-Key", "order-2")];
+    server.ask("POST", "/to/demo-unsafe/orders?script=drop", &headers, "{}");
+    let id = until_is(&server, "order-2", "in_doubt");
+    let browser = Browser::start();
+    browser.open(&server.url("/dead"));
+    until_live(&browser);
+    browser.press("j");
+    assert_eq!(browser.evaluate("document.activeElement.closest('#causes') !== null"), true);
+    browser.press("r");
+    until_true(&browser, "location.pathname === '/bulk/plan'");
+    browser.open(&server.url("/in-doubt"));
+    until_live(&browser);
+    browser.press("j");
+    browser.press("r");
+    until_true(&browser, "document.activeElement.closest('#acts form') !== null");
+    assert!(browser.url().ends_with(&format!("/operations/{id}#resolve")), "{}", browser.url());
+    browser.press("\u{e00c}");
+    browser.press("?");
+    until_true(&browser, "document.querySelector('dialog').open");
+    let box_of =
+        "document.querySelector('dialog input[type=checkbox]').getBoundingClientRect().width < 40";
+    assert_eq!(browser.evaluate(box_of), true, "a box to tick is no field");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_typed_folded_open_and_focused_stays_while_the_page_is_renewed() {
     let server = Server::start();
     let id = dead_letter(&server, "order-1", "503,404,201");
@@ -247,7 +276,8 @@ fn a_bulk_is_planned_from_a_cause_and_runs_with_its_progress_shown() {
         "document.querySelector('progress').value > 0 && document.querySelector('progress').value < 12",
     );
     until("it is done", || {
-        browser.text("#bulk .notice").starts_with("done. 12 of 12").then_some(())
+        let said = browser.text("#bulk .notice");
+        (said.contains("12 of 12 sent off") && said.contains("12 done, 0 dead again")).then_some(())
     });
     assert!(is_marked(&browser), "no reload was needed");
     browser.open(&server.url("/dead"));

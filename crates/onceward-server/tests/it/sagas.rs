@@ -223,7 +223,7 @@ fn the_pages_show_a_saga_and_what_can_be_done_about_it() {
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.text()
     };
-    assert!(page("/sagas").contains("No sagas"));
+    assert!(page("/sagas").contains("No sagas") && page("/sagas").contains("onceward saga start"));
     let mut stuck = trip("trip-6", "422");
     stuck["steps"][1]["compensate"]["path"] = json!("/flights?script=409");
     let id = start(&gateway, &stuck)["id"].as_str().unwrap().to_owned();
@@ -235,6 +235,26 @@ fn the_pages_show_a_saga_and_what_can_be_done_about_it() {
     }
     let step = shown["steps"][0]["operation"].as_str().unwrap();
     assert!(page(&format!("/operations/{step}")).contains(&format!("/sagas/{id}")));
+    let at = |what: &str| story.find(what).unwrap_or_else(|| panic!("{what}: {story}"));
+    assert!(at("id=\"acts\"") < at("<h2>Steps</h2>"), "what is to be done comes first");
+    assert!(
+        at("action=\"/sagas/") < at("<summary>Pause it")
+            && at("<summary>Pause it") < at("<summary>Cancel it")
+    );
+    assert!(story.contains("would be undone by") && story.contains("to be undone by"), "{story}");
+    assert!(!story.contains("Forgotten with its window"), "{story}");
+    let operation = gateway.call("GET", &format!("/operations/{id}"), &[HTML], "");
+    assert_eq!(
+        (operation.status, operation.header("location")),
+        (303, Some(&*format!("/sagas/{id}")))
+    );
+    let newer = start(&gateway, &trip("trip-7", "201"))["id"].as_str().unwrap().to_owned();
+    stands(&gateway, &newer, "done");
+    let list = page("/sagas");
+    let needy = list.split("id=\"needy\"").nth(1).unwrap().split("</section>").next().unwrap();
+    assert!(needy.contains("trip-6") && !needy.contains("trip-7"), "{needy}");
+    assert!(list.contains(">stuck 1</a>"), "{list}");
+    assert!(page("/operations").contains("open saga"));
     let origin = format!("http://{}", gateway.address);
     let form = [("content-type", "application/x-www-form-urlencoded"), ("origin", &*origin)];
     let answer = gateway.call(

@@ -11,6 +11,7 @@ use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 use tokio::sync::Notify;
 
+use super::acted::Acted;
 use super::{Bulk, BulkStanding, RATE_MAX, bears, row};
 use crate::engine::Engine;
 use crate::refusal::Refusal;
@@ -141,11 +142,12 @@ impl Engine {
         let step = Duration::from_secs(1) / bulk.order.rate.clamp(1, RATE_MAX);
         let mut next_act = self.clock.now();
         let mut next_check = next_act;
-        self.count_what_was_in_hand(&mut bulk).await?;
+        let mut acted = self.kept_acted(bulk.id).await?;
+        self.count_what_was_in_hand(&mut bulk, &mut acted).await?;
         loop {
             let page = self.page_when_back(&bulk).await?;
             for operation in page.operations {
-                if !self.checks(&mut bulk, &mut next_check).await? {
+                if !self.checks(&mut bulk, &mut acted, &mut next_check).await? {
                     return Ok(());
                 }
                 if !self.skips(&bulk, &operation) {
@@ -157,7 +159,10 @@ impl Engine {
                     }
                 }
                 match self.do_one(&bulk, &operation).await? {
-                    Became::Done => bulk.done += 1,
+                    Became::Done => {
+                        bulk.done += 1;
+                        acted.add(operation.id);
+                    }
                     Became::LeftOut => bulk.left_out += 1,
                     Became::Failed(why) => {
                         bulk.failed += 1;
@@ -172,15 +177,20 @@ impl Engine {
                 Some(next) => bulk.cursor = next.min(bulk.cursor),
                 None => break,
             }
-            if !self.checks(&mut bulk, &mut next_check).await? {
+            if !self.checks(&mut bulk, &mut acted, &mut next_check).await? {
                 return Ok(());
             }
         }
-        self.end_bulk(&mut bulk, BulkStanding::Done).await
+        self.end_bulk(&mut bulk, &mut acted, BulkStanding::Done).await
     }
 
     /// Writes how far it is, where a second has passed; tells whether it goes on.
-    async fn checks(&self, bulk: &mut Bulk, next: &mut Timestamp) -> Result<bool, StoreError> {
+    async fn checks(
+        &self,
+        bulk: &mut Bulk,
+        acted: &mut Acted,
+        next: &mut Timestamp,
+    ) -> Result<bool, StoreError> {
         let now = self.clock.now();
         if now < *next {
             return Ok(true);
@@ -190,9 +200,10 @@ impl Engine {
             return Ok(false);
         }
         if self.store.setting(row::stop_of(bulk.id)).await?.is_some() {
-            self.end_bulk(bulk, BulkStanding::Stopped).await?;
+            self.end_bulk(bulk, acted, BulkStanding::Stopped).await?;
             return Ok(false);
         }
+        self.keep_acted(bulk.id, acted).await?;
         self.keep_progress(bulk).await
     }
 
@@ -206,17 +217,28 @@ impl Engine {
     }
 
     /// What was seen to when the bulk was cut off may not match any more, and counts all the same.
-    async fn count_what_was_in_hand(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
+    async fn count_what_was_in_hand(
+        &self,
+        bulk: &mut Bulk,
+        acted: &mut Acted,
+    ) -> Result<(), StoreError> {
         let Some(id) = bulk.at.take() else { return Ok(()) };
         let found = self.store.find(Which::Id(id)).await?;
         if found.is_some_and(|found| bears(&found, &bulk.mark())) {
             bulk.done += 1;
+            acted.add(id);
             bulk.cursor = id;
         }
         Ok(())
     }
 
-    async fn end_bulk(&self, bulk: &mut Bulk, standing: BulkStanding) -> Result<(), StoreError> {
+    async fn end_bulk(
+        &self,
+        bulk: &mut Bulk,
+        acted: &mut Acted,
+        standing: BulkStanding,
+    ) -> Result<(), StoreError> {
+        self.keep_acted(bulk.id, acted).await?;
         bulk.standing = standing;
         bulk.ended_at = Some(self.clock.now());
         bulk.beats += 1;

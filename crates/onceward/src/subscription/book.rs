@@ -270,6 +270,18 @@ impl Engine {
         Ok(())
     }
 
+    /// What people call a route, as far as this node knows: one of a subscription by its description, or
+    /// by where that goes; any other by its name.
+    pub fn called(&self, route: &str) -> String {
+        let Some(known) = self.subscriptions.of_route(route) else { return route.to_owned() };
+        let wish = &known.subscription.wish;
+        match &wish.to {
+            _ if !wish.description.is_empty() => wish.description.clone(),
+            Destination::Url(url) => url.host_str().unwrap_or(route).to_owned(),
+            Destination::Route { name, target } => format!("{name}{target}"),
+        }
+    }
+
     /// Every subscription, the oldest first.
     pub async fn subscriptions(&self) -> Result<Vec<Subscription>, StoreError> {
         self.know_subscriptions().await?;

@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::{Host, Url};
 
+use super::distrusted::Distrusted;
 use super::egress::{Egress, EgressRefusal};
 use super::progress::Progress;
 use super::tls::{self, DoorError};
@@ -56,7 +57,7 @@ pub(super) enum ConnectError {
     #[error("cannot agree on TLS with {0}: {1}")]
     Tls(String, io::Error),
     #[error("the certificate of {0} does not hold: {1}")]
-    Certificate(String, rustls::Error),
+    Certificate(String, Distrusted),
     #[error("cannot speak HTTP with {0}")]
     Http(String, #[source] hyper::Error),
     #[error("no connection to {0} within {1:?}")]
@@ -156,8 +157,8 @@ impl Connector {
         let connector = TlsConnector::from(config);
         connector.connect(name, stream).await.map_err(|error| {
             match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
-                Some(tls @ rustls::Error::InvalidCertificate(_)) => {
-                    ConnectError::Certificate(named(target), tls.clone())
+                Some(rustls::Error::InvalidCertificate(why)) => {
+                    ConnectError::Certificate(named(target), Distrusted(why.clone()))
                 }
                 _ => ConnectError::Tls(named(target), error),
             }

@@ -47,6 +47,7 @@ mod releases;
 mod replay_bytes;
 mod retention;
 mod retries;
+mod retry;
 mod sagas;
 mod sagas_held;
 mod sagas_waiting;

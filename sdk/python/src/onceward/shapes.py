@@ -121,6 +121,7 @@ class Act(TypedDict):
             "extended",
             "rotated",
             "resent",
+            "retried",
         ]
     ]
     reason: str

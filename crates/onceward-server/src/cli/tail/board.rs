@@ -382,10 +382,13 @@ impl Board {
         None
     }
 
-    /// The one that keys are about; without any it is said how to select one.
+    /// The one that keys are about: where none is selected, the first on the screen is from now on.
     fn selected(&mut self) -> Option<String> {
         if self.selected.is_none() {
-            self.said = Some("select one first, with the arrows or j and k".to_owned());
+            self.step(0);
+        }
+        if self.selected.is_none() {
+            self.said = Some("nothing is here to select".to_owned());
         }
         self.selected.clone()
     }

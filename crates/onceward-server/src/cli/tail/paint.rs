@@ -191,11 +191,14 @@ fn asked(ask: &Ask) -> Line {
 struct Columns {
     key: usize,
     route: usize,
+    last: usize,
 }
 
 const STATE: usize = 13;
 const ATTEMPTS: usize = 3;
+/// At least; what keys leave over is for it.
 const LAST: usize = 11;
+const KEY_MAX: usize = 36;
 const AGE: usize = 8;
 
 impl Columns {
@@ -204,7 +207,9 @@ impl Columns {
         let fixed = 2 + STATE + ATTEMPTS + LAST + AGE + 5;
         let left = width.saturating_sub(fixed);
         let route = if left < 24 { 0 } else { (left / 3).min(24) };
-        Self { key: left.saturating_sub(route).max(8), route }
+        let key = left.saturating_sub(route).max(8);
+        let over = key.saturating_sub(KEY_MAX);
+        Self { key: key - over, route, last: LAST + over }
     }
 
     fn names(self) -> Line {
@@ -213,7 +218,7 @@ impl Columns {
             ("KEY", self.key),
             ("ROUTE", self.route),
             ("TRY", ATTEMPTS),
-            ("LAST", LAST),
+            ("LAST", self.last),
             ("AGE", AGE),
         ];
         let cells = names.iter().filter(|(_, width)| *width > 0);
@@ -225,13 +230,16 @@ impl Columns {
         let (style, icon, word) = state(row);
         let mark = if is_selected { "▸ " } else { "  " };
         let attempts = each(row, "/attempts").len();
-        let age = ago(&text(row, "/created_at"), now);
+        // What is over is as old as its end.
+        let ended = text(row, "/ended_at");
+        let since = if ended == "-" { text(row, "/created_at") } else { ended };
+        let age = ago(&since, now);
         let mut cells = vec![fit(&text(row, "/key"), self.key)];
         if self.route > 0 {
             cells.push(fit(&place(row), self.route));
         }
         cells.push(format!("{:>ATTEMPTS$}", attempts.min(999)));
-        cells.push(fit(&last(row), LAST));
+        cells.push(fit(&met(row), self.last));
         cells.push(fit(age.trim_end_matches(" ago"), AGE));
         let pieces = vec![
             (Style::Plain, mark.to_owned()),
@@ -239,6 +247,15 @@ impl Columns {
             (Style::Plain, format!(" {}", cells.join(" "))),
         ];
         Line { pieces, is_selected }
+    }
+}
+
+/// What it met last, and what went wrong in words, as far as there is room.
+fn met(row: &Value) -> String {
+    let error = each(row, "/attempts").last().map(|attempt| text(attempt, "/error"));
+    match error.filter(|error| error != "-") {
+        Some(error) if row["outcome"].is_null() => format!("{}: {}", last(row), clean(&error)),
+        _ => last(row),
     }
 }
 

@@ -17,6 +17,19 @@ fn a_line_is_told_for_what_is_new_and_for_each_change() {
     assert!(followed.open.is_empty());
 }
 
+#[test]
+fn what_was_over_before_one_began_to_follow_is_no_news_and_a_line_has_its_own_time() {
+    let mut followed = Followed { floor: "op_5".to_owned(), ..Followed::default() };
+    let at = |id: &str, state: &str| json!({"id": id, "state": state, "attempts": []});
+    assert!(!followed.tells(&at("op_1", "dead")), "it is older than all that was looked at");
+    assert!(followed.tells(&at("op_1", "done")), "it changed since");
+    assert!(followed.tells(&at("op_6", "dead")));
+    let mut dead = row(1, "dead");
+    assert_eq!(happened(&dead), "2026-01-31T11:59:50.200Z");
+    dead["ended_at"] = json!("2026-01-31T11:59:51.000Z");
+    assert_eq!(happened(&dead), "2026-01-31T11:59:51.000Z");
+}
+
 const SIZE: Size = Size { columns: 100, lines: 9 };
 
 fn flags() -> Tail {
@@ -146,10 +159,11 @@ fn what_the_list_has_no_more_goes_but_for_what_is_selected_and_what_it_does_not_
 
 #[test]
 fn a_redelivery_wants_a_reason_and_a_yes() {
+    let mut world = World::new(&[]);
+    assert_eq!(world.type_in("r"), None);
+    world.shows("nothing is here to select");
     let mut world = World::new(&[row(1, "dead")]);
     assert_eq!(world.type_in("r"), None);
-    world.shows("select one first");
-    world.type_in("jr");
     world.shows("redeliver order-1, why? ▏");
     world.type_in("\r");
     world.shows("a reason is needed");

@@ -157,7 +157,7 @@ impl Shapes {
         html! {
             (self.what(schema))
             @for bound in &bounds { ", " (text::line(bound)) }
-            @if let Some(pattern) = schema["pattern"].as_str() { ", matching " code.pattern { (pattern) } }
+            (pattern(schema))
         }
     }
 
@@ -263,6 +263,18 @@ fn tangled(schema: &'static Value) -> Markup {
         @if !words.is_empty() {
             p.small { "And, in the words of JSON Schema:" }
             @for (word, value) in words { pre { code { (word) ": " (value.to_string()) } } }
+        }
+    }
+}
+
+/// What a text has to be like, where no example shows it: in words where there are some.
+fn pattern(schema: &Value) -> Markup {
+    let pattern = schema["pattern"].as_str().filter(|_| schema.get("example").is_none());
+    html! {
+        @match pattern {
+            None => {}
+            Some(pattern) if pattern.starts_with("^([A-Za-z0-9+/]{4})*") => { ", in base64" }
+            Some(pattern) => { ", matching " code.pattern { (pattern) } }
         }
     }
 }
