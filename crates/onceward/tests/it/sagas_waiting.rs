@@ -12,13 +12,14 @@ use onceward::core::operation::State;
 use onceward::core::policy::{Effects, Mode, Policy, UniqueRule};
 use onceward::core::rate::Rate;
 use onceward::core::saga::{Definition, Standing, Step};
+use onceward::core::time::Timestamp;
 use onceward::secret::Secrets;
 use onceward::store::{Birth, Remembered, contract};
 use onceward::{Person, Refusal, TenantLimits};
 use serde_json::{Value, json};
 
 use crate::sagas::{ask, asked, begin, made, operation, saga, stands, start, step, trip};
-use crate::world::{Gate, PAY, World, effects, every, post, refused, route, routes, scope};
+use crate::world::{Gate, PAY, World, effects, every, person, post, refused, route, routes, scope};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -32,22 +33,81 @@ async fn each_step_takes_a_turn_of_its_tenants_rate_and_waits_for_it() {
         // The start takes the first turn, the hotel the second.
         let id = begin(&world, trip()).await;
         for at in 1..3 {
-            let due = async || {
-                let steps = world.engine().steps_of(&saga(&world, id).await).await.unwrap();
-                match steps[at].0.as_ref().map(|step| step.state) {
-                    Some(State::Pending { due }) => Some(due),
-                    _ => None,
-                }
-            };
-            world.until("the next step waits", async || due().await.is_some()).await;
-            assert_eq!(world.upstream.dispatched(), at);
+            let due = saga(&world, id).await.operation.created_at.plus(HOUR * at);
+            waits_until(&world, id, due).await;
+            assert_eq!(world.upstream.dispatched(), at as usize);
             // What waits has its turn before those who come later.
             let refusal = refused(world.call(post("by-hand")).await);
             assert!(matches!(refusal, Refusal::TenantLimit { what: "rate", .. }), "{refusal:?}");
-            let due = due().await.unwrap();
-            assert_eq!(due, saga(&world, id).await.operation.created_at.plus(HOUR * at as u32));
             world.clock.advance_to(due);
         }
+        stands(&world, id, Standing::Done).await;
+    }
+}
+
+/// Waits until the saga says that it waits for its turn, which is then.
+async fn waits_until(world: &World, id: OperationId, turn: Timestamp) {
+    let end = format!("wait until {}", turn.rfc3339());
+    let why = async || saga(world, id).await.kept.unwrap().why();
+    let waits = async || why().await.is_some_and(|why| why.ends_with(&end));
+    world.until("the next step waits", waits).await;
+    world.until("its turn is awaited", async || world.clock.is_awaited(turn)).await;
+}
+
+/// A trip of one hotel, started as the rate's one turn was taken; and when the hotel has its own.
+async fn of_a_slow_tenant(world: &World) -> (OperationId, Timestamp) {
+    let rate = Some(Rate { interval: HOUR, burst: 1 });
+    let limits = TenantLimits { rate, ..TenantLimits::default() };
+    world.engine().set_tenants([("t".to_owned(), limits)].into());
+    let hotel = Step { undo: None, ..step("hotel") };
+    let definition = Definition { steps: vec![hotel], input: json!({"user": 7}), stops: false };
+    let id = begin(world, definition.check().unwrap()).await;
+    let turn = saga(world, id).await.operation.created_at.plus(HOUR);
+    waits_until(world, id, turn).await;
+    (id, turn)
+}
+
+#[tokio::test]
+async fn a_pause_holds_a_step_that_waits_for_its_turn_and_it_takes_another_once_resumed() {
+    for world in every(&effects(Effects::Keyed)) {
+        let (id, turn) = of_a_slow_tenant(&world).await;
+        let paused = world.engine().pause_saga(id, &person()).await.unwrap();
+        assert_eq!(paused.standing(), Standing::Paused);
+        let late = turn.plus(HOUR * 2);
+        world.clock.advance_to(late);
+        // Whoever takes a turn meanwhile has it: the next is an hour later.
+        world.answered(post("by-hand")).await;
+        assert!(world.engine().steps_of(&saga(&world, id).await).await.unwrap()[0].0.is_none());
+        world.engine().resume_saga(id, &person()).await.unwrap();
+        waits_until(&world, id, late.plus(HOUR)).await;
+        assert_eq!(asked(&world).len(), 1, "the call alone");
+        world.clock.advance_to(late.plus(HOUR));
+        stands(&world, id, Standing::Done).await;
+        assert_eq!(world.upstream.dispatched(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_waits_for_its_turn_is_not_sent_behind_a_cancel() {
+    for world in every(&effects(Effects::Keyed)) {
+        let (id, turn) = of_a_slow_tenant(&world).await;
+        world.engine().cancel_saga(id, &person()).await.unwrap();
+        stands(&world, id, Standing::Unwound).await;
+        // The turn that it had is nobody's.
+        world.clock.advance_to(turn.plus(HOUR));
+        world.answered(post("by-hand")).await;
+        assert_eq!(world.upstream.dispatched(), 1, "the call alone");
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_a_step_waits_for_outlives_its_process() {
+    for mut world in every(&effects(Effects::Keyed)) {
+        let (id, turn) = of_a_slow_tenant(&world).await;
+        world.restart().await;
+        waits_until(&world, id, turn).await;
+        assert_eq!(world.upstream.dispatched(), 0);
+        world.clock.advance_to(turn);
         stands(&world, id, Standing::Done).await;
     }
 }
@@ -143,6 +203,51 @@ async fn a_step_whose_route_only_another_node_has_is_begun_by_that_one() {
         stands(&world, id, Standing::Done).await;
         assert_eq!(asked(&world), ["POST /hotel", "POST /flight", "POST /car"]);
         other.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_step_whose_route_only_the_last_of_three_nodes_has_is_begun_by_that_one() {
+    // The nodes look each minute, each so long after the first; time goes by in steps of that grain.
+    const APART: [u64; 3] = [0, 20, 25];
+    const GRAIN: u64 = 5;
+    let policy = effects(Effects::Keyed);
+    for mut world in every(&policy) {
+        let (id, gate) = of_two_routes(&mut world, &policy).await;
+        world.set_routes(routes([route(PAY, &policy)]));
+        let Some(second) = world.node_apart().await else { continue };
+        let third = world.node_apart().await.unwrap();
+        gate.open();
+        let waits = async || saga(&world, id).await.kept.unwrap().why().is_some();
+        world.until("it waits for the route", waits).await;
+        // What looks at sagas, and what looks at leases.
+        let rested = async || {
+            let minute = Duration::from_mins(1)..Duration::from_micros(60_000_001);
+            let rests = async || world.clock.asleep_for(minute.clone()) >= 2;
+            world.until("it rests", rests).await;
+        };
+        rested().await;
+        let mut now = 0;
+        for (node, at) in [(&second, APART[1]), (&third, APART[2])] {
+            world.clock.advance(Duration::from_secs(at - now));
+            now = at;
+            node.start();
+            rested().await;
+        }
+        third.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
+        // Each looks once in three minutes at least.
+        while now < 6 * 60 {
+            world.clock.advance(Duration::from_secs(GRAIN));
+            now += GRAIN;
+            if APART.contains(&(now % 60)) {
+                rested().await;
+            }
+        }
+        let is_asked = async || world.upstream.dispatched() >= 2;
+        world.until("the flight is asked for", is_asked).await;
+        stands(&world, id, Standing::Done).await;
+        assert_eq!(asked(&world), ["POST /hotel", "POST /flight", "POST /car"]);
+        (second.stop().await, third.stop().await);
     }
 }
 
