@@ -207,51 +207,6 @@ async fn a_step_whose_route_only_another_node_has_is_begun_by_that_one() {
 }
 
 #[tokio::test]
-async fn a_step_whose_route_only_the_last_of_three_nodes_has_is_begun_by_that_one() {
-    // The nodes look each minute, each so long after the first; time goes by in steps of that grain.
-    const APART: [u64; 3] = [0, 20, 25];
-    const GRAIN: u64 = 5;
-    let policy = effects(Effects::Keyed);
-    for mut world in every(&policy) {
-        let (id, gate) = of_two_routes(&mut world, &policy).await;
-        world.set_routes(routes([route(PAY, &policy)]));
-        let Some(second) = world.node_apart().await else { continue };
-        let third = world.node_apart().await.unwrap();
-        gate.open();
-        let waits = async || saga(&world, id).await.kept.unwrap().why().is_some();
-        world.until("it waits for the route", waits).await;
-        // What looks at sagas, and what looks at leases.
-        let rested = async || {
-            let minute = Duration::from_mins(1)..Duration::from_micros(60_000_001);
-            let rests = async || world.clock.asleep_for(minute.clone()) >= 2;
-            world.until("it rests", rests).await;
-        };
-        rested().await;
-        let mut now = 0;
-        for (node, at) in [(&second, APART[1]), (&third, APART[2])] {
-            world.clock.advance(Duration::from_secs(at - now));
-            now = at;
-            node.start();
-            rested().await;
-        }
-        third.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
-        // Each looks once in three minutes at least.
-        while now < 6 * 60 {
-            world.clock.advance(Duration::from_secs(GRAIN));
-            now += GRAIN;
-            if APART.contains(&(now % 60)) {
-                rested().await;
-            }
-        }
-        let is_asked = async || world.upstream.dispatched() >= 2;
-        world.until("the flight is asked for", is_asked).await;
-        stands(&world, id, Standing::Done).await;
-        assert_eq!(asked(&world), ["POST /hotel", "POST /flight", "POST /car"]);
-        (second.stop().await, third.stop().await);
-    }
-}
-
-#[tokio::test]
 async fn nodes_that_hold_the_sagas_of_a_restored_ledger_at_once_hold_each_once() {
     const SAGAS: u64 = 8;
     for world in every(&effects(Effects::Keyed)) {
