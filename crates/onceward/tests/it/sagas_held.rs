@@ -57,13 +57,12 @@ async fn what_is_at_hand_of_a_saga_that_is_held_and_is_not_there_yet_is_not_begu
 
 #[tokio::test]
 async fn a_step_that_is_held_for_longer_than_it_would_be_kept_is_not_begun_by_a_resume() {
-    const DAY: Duration = Duration::from_hours(24);
     let policy = effects(Effects::Keyed);
     for mut world in every(&policy) {
         let gate = Gate::closed();
         world.upstream.script([made("h1").behind(&gate)]);
         let mut definition = trip();
-        definition.steps[1].ask.route = "other".to_owned();
+        "other".clone_into(&mut definition.steps[1].ask.route);
         world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
         let id = begin(&world, definition).await;
         world.until_dispatched(1).await;
@@ -74,9 +73,9 @@ async fn a_step_that_is_held_for_longer_than_it_would_be_kept_is_not_begun_by_a_
         world.until("the flight is at hand", waits).await;
         hold(&world).await;
         for _ in 0..31 {
-            let looks = Duration::from_secs(60)..Duration::from_secs(61);
+            let looks = Duration::from_mins(1)..Duration::from_secs(61);
             let rests = async || world.clock.asleep_for(looks.clone()) >= 1;
-            world.pass_time(DAY - Duration::from_mins(1)).await;
+            world.pass_time(Duration::from_mins(24 * 60 - 1)).await;
             world.until("it was looked at", rests).await;
             world.clock.advance(Duration::from_mins(1));
         }
