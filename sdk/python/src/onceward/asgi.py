@@ -150,7 +150,7 @@ class OnceMiddleware:
         """Begins it, and runs it where it is in hand."""
         effects = self._effects or _effects_of(scope["method"])
         name, about = self._name(key, scope), _fingerprint(scope, body)
-        steps = self._claims._begin(name, about, effects, None, self._wait)
+        steps = self._claims._take(name, about, effects, self._wait)
         try:
             begun = cast(Granted, await self._claims._client.run(steps))
         except OncewardError as error:
