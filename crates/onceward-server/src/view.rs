@@ -178,7 +178,16 @@ impl View {
     /// How many operations stand where, of each standing no further than `max` rows.
     pub(crate) async fn counts(&self, max: u64) -> Result<HashMap<Standing, Counted>, Problem> {
         let tenant = self.counted().map(str::to_owned);
-        Ok(self.engine.store().count_open(tenant, max).await?.into_iter().collect())
+        let is_of_one = tenant.is_some();
+        let mut counts = self.engine.store().count_open(tenant, max).await?;
+        // Of others' rows alone nobody hears: whether there is one of its own is looked for.
+        let unknown = |count: &Counted| is_of_one && count.count == 0 && !count.is_all;
+        for (standing, count) in counts.iter_mut().filter(|(_, count)| unknown(count)) {
+            let one = Query { standing: vec![*standing], limit: 1, ..Query::default() };
+            let met = self.list(one).await?.operations.len() as u64;
+            *count = Counted { count: met, is_all: met == 0 };
+        }
+        Ok(counts.into_iter().collect())
     }
 
     /// What calls came to over `span`.
