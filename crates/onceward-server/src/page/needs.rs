@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 use onceward::Subscription;
-use onceward::core::saga::Standing as Stands;
+use onceward::core::saga::Standing as OfSaga;
 use onceward::core::time::Timestamp;
 use onceward::store::{Counted, Standing};
 
@@ -111,7 +111,7 @@ impl Needs {
         needs.ask("no dead letters", dead(frame.count(&[Standing::DeadLetter])));
         let sagas = node.open_sagas().await?;
         needs
-            .ask("no saga is stuck", stuck(sagas.get(&Stands::Stuck).copied().unwrap_or_default()));
+            .ask("no saga is stuck", stuck(sagas.get(&OfSaga::Stuck).copied().unwrap_or_default()));
         if !node.sources().is_empty() {
             needs.ask("no webhook was refused in an hour", refused(node, now).await?);
         }
