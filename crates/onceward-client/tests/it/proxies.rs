@@ -229,7 +229,7 @@ impl Transport for Slow {
                 "begin" => tokio::time::sleep(self.delay).await,
                 "renew" => match (self.renewal)() {
                     Some(told) => return told,
-                    None => pending().await,
+                    None => pending::<()>().await,
                 },
                 _ => {}
             }
