@@ -15,6 +15,8 @@ pub(crate) struct Delivered {
     pub(crate) permanent: bool,
     /// Whether what was lacking was lacking here: an access token, a slot, time.
     pub(crate) is_ours: bool,
+    /// Whether nothing was tried, and it is to be taken anew: it is no attempt then.
+    pub(crate) is_put_off: bool,
     /// The answer: whole, or as far as it came.
     pub(crate) response: Option<Response>,
     /// The recipients of a mail that have it now, by their place in its request.

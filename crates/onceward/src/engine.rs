@@ -32,6 +32,7 @@ pub use self::answer::{Answer, Answered};
 use self::memory::Recent;
 use self::running::Running;
 use crate::advise::Counting;
+use crate::agenda::Agenda;
 use crate::audit::Audit;
 use crate::bulk::InHand;
 use crate::call::{Call, Passing, Received};
@@ -41,6 +42,7 @@ use crate::clock::Clock;
 use crate::doubt::{Doubts, Listening};
 use crate::gates::Gates;
 use crate::identity::Turns;
+use crate::mail::Renderer;
 use crate::observe::Observer;
 use crate::order::Lines;
 use crate::pass::{pass, pass_whole};
@@ -58,10 +60,6 @@ use crate::waiters::Waiters;
 
 /// How often a write that lost against another is tried again before it is given up as a busy ledger.
 pub(crate) const RACES_MAX: usize = 8;
-
-/// The largest mail that is rendered where its call is polled, in bytes as it is posted: in some tenths of a
-/// millisecond.
-const RENDERED_AT_ONCE_MAX: usize = 64 << 10;
 
 /// What an engine is made of.
 pub struct Parts {
@@ -111,7 +109,10 @@ pub struct Engine {
     pub(crate) leases: Leases,
     pub(crate) turns: Turns,
     pub(crate) suspects: Suspects,
+    pub(crate) renderer: Renderer,
     pub(crate) census: crate::saga::Census,
+    /// When sagas have the turns of their tenants' rates that they wait for.
+    pub(crate) saga_turns: Agenda,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) approved: RwLock<Vec<Deed>>,
     pub(crate) session: Session,
@@ -173,7 +174,9 @@ impl Engine {
             leases: Leases::default(),
             turns: Turns::default(),
             suspects: Suspects::default(),
+            renderer: Renderer::default(),
             census: crate::saga::Census::default(),
+            saga_turns: Agenda::default(),
             subscriptions: Subscriptions::default(),
             approved: RwLock::default(),
             session: parts.session,
@@ -288,6 +291,7 @@ impl Engine {
         self.keep_up(crate::callback::tell(Arc::clone(self)));
         self.keep_up(crate::claim::look_for_lapses(Arc::clone(self)));
         self.keep_up(crate::saga::look_for_open(Arc::clone(self)));
+        self.keep_up(crate::saga::take_turns(Arc::clone(self)));
         self.keep_up(crate::tenants::count(Arc::clone(self)));
         self.keep_up(crate::subscription::look_after(Arc::clone(self)));
     }
@@ -336,16 +340,13 @@ impl Engine {
         call: Call,
         route: Arc<Route>,
     ) -> Result<Received, Refusal> {
-        let is_long = route.target.mail.is_some() && call.request.body.len() > RENDERED_AT_ONCE_MAX;
-        if !is_long {
+        if route.target.mail.is_none() {
             return receive(call, route, &self.secrets, self.clock.now());
         }
-        let engine = Arc::clone(self);
-        let rendering = tokio::task::spawn_blocking(move || {
-            receive(call, route, &engine.secrets, engine.clock.now())
-        });
+        let (bytes, engine) = (call.request.body.len(), Arc::clone(self));
+        let work = move || receive(call, route, &engine.secrets, engine.clock.now());
         // It is cut off where the process ends.
-        rendering.await.unwrap_or(Err(Refusal::Draining))
+        self.renderer.render(bytes, work).await.unwrap_or(Err(Refusal::Draining))
     }
 
     /// One call that passes without a record, from the head of its request to the head of its answer:

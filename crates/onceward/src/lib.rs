@@ -104,6 +104,7 @@ pub mod webhook;
 pub mod wire;
 
 mod advise;
+mod agenda;
 mod alarm;
 mod alias;
 mod approval;

@@ -6,6 +6,7 @@
 //! of a head but what is set here: no value with a line break is taken.
 
 mod raw;
+mod renderer;
 mod rule;
 mod written;
 
@@ -22,6 +23,7 @@ use onceward_core::id::OperationId;
 use onceward_core::policy::Policy;
 use onceward_core::time::Timestamp;
 
+pub(crate) use self::renderer::Renderer;
 use crate::refusal::Refusal;
 
 /// Of a remembered mail: who it is from, as the server is told.

@@ -36,7 +36,7 @@ mod census;
 mod kept;
 mod people;
 
-pub(crate) use advance::look_for_open;
+pub(crate) use advance::{look_for_open, take_turns};
 pub(crate) use census::Census;
 pub use census::OpenSagas;
 pub use kept::{Kept, SagaDeed};

@@ -52,9 +52,17 @@ pub(crate) fn settle(
         too_large: delivered.rest.is_some(),
         may_retry,
     };
-    let verdict = judgement::decide(operation, policy, &ended, brought, now);
+    let verdict = if delivered.is_put_off {
+        Verdict::Retry { due: now }
+    } else {
+        judgement::decide(operation, policy, &ended, brought, now)
+    };
     let answer = answer_to_keep(operation, policy, delivered, &verdict, secrets);
     let mut operation = operation.after(Event::Ended(ended, verdict), now)?;
+    if delivered.is_put_off {
+        // It takes none of those that it may have.
+        operation.attempts.pop();
+    }
     if let (Some((Slot::Outcome, _)), Some(response)) = (&answer, &delivered.response) {
         let mut made = ids_of(&policy.ids, &response.body);
         // What a mail says of itself, no answer says otherwise.
@@ -102,5 +110,47 @@ fn answer_to_keep(
             };
             Some((Slot::Attempt, excerpt))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward_core::attempt::{Reached, Timings};
+    use onceward_core::lease::Session;
+    use onceward_core::operation::State;
+    use onceward_core::policy::Mode;
+
+    use super::*;
+    use crate::store::contract;
+
+    #[test]
+    fn what_is_put_off_may_be_tried_as_often_as_before() {
+        let now = Timestamp::from_micros(9_000_000);
+        let mut taken = contract::operation(7, "k", "pay", Mode::Accepted);
+        taken.attempts_max = Some(1);
+        taken.state = State::Pending { due: now };
+        let taken = taken.after(Event::Started(Session(1)), now).unwrap();
+        assert_eq!(taken.attempts_in_run(), 1);
+        let unsent = |is_put_off| Delivered {
+            ending: Ending::Unsent,
+            reached: Reached::Nothing,
+            status: None,
+            error: Some("why".to_owned()),
+            permanent: false,
+            is_ours: true,
+            is_put_off,
+            response: None,
+            served: Vec::new(),
+            rest: None,
+            timings: Timings::default(),
+        };
+        let after = |is_put_off| {
+            let (policy, secrets) = (Policy::default(), Secrets::new([7; 32]));
+            let settled = settle(&taken, &policy, &unsent(is_put_off), true, &secrets, now);
+            settled.unwrap().operation
+        };
+        assert!(matches!(after(false).state, State::Dead(_)), "it was its last attempt");
+        let put_off = after(true);
+        assert_eq!((put_off.state, put_off.attempts_in_run()), (State::Pending { due: now }, 0));
     }
 }

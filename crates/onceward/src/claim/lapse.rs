@@ -1,22 +1,16 @@
 //! Leases that are over: noticed without anybody who begins, so that a handler that died is seen.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use onceward_core::claim::has_lapsed;
-use onceward_core::id::OperationId;
 use onceward_core::key::ScopeKind;
 use onceward_core::operation::{Operation, State};
-use onceward_core::time::Timestamp;
-use tokio::sync::Notify;
 
+use crate::agenda::Agenda;
 use crate::engine::Engine;
 use crate::refusal::Refusal;
 use crate::store::{Query, Standing, Which};
-
-/// Leases that one process keeps in mind; what is more is found with the next look.
-const LEASES_MAX: usize = 64 * 1024;
 
 /// How often the ledger is looked through for leases that other processes gave.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
@@ -25,54 +19,23 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 const PAGE: usize = 500;
 const PAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// When the leases end that this process gave: a hint, the ledger is the truth.
+/// When the leases end that this process gave.
 #[derive(Debug, Default)]
-pub(crate) struct Leases {
-    ends: Mutex<BTreeSet<(Timestamp, OperationId)>>,
-    /// Woken when one was given that ends before all others.
-    earlier: Notify,
-}
+pub(crate) struct Leases(Agenda);
 
 impl Leases {
-    fn ends(&self) -> MutexGuard<'_, BTreeSet<(Timestamp, OperationId)>> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Keeps in mind until when `claim` is in hand, where it is.
     pub(crate) fn note(&self, claim: &Operation) {
-        let Some(until) = claim.lease_until.filter(|_| claim.state == State::Delivering) else {
-            return;
-        };
-        let mut ends = self.ends();
-        if ends.len() >= LEASES_MAX {
-            return;
-        }
-        let is_first = ends.first().is_none_or(|(first, _)| until < *first);
-        ends.insert((until, claim.id));
-        drop(ends);
-        if is_first {
-            self.earlier.notify_one();
+        if let Some(until) = claim.lease_until.filter(|_| claim.state == State::Delivering) {
+            self.0.note(until, claim.id);
         }
     }
 
     /// The lease of `claim`, as it was, is of no matter any more.
     pub(crate) fn forget(&self, claim: &Operation) {
         if let Some(until) = claim.lease_until {
-            self.ends().remove(&(until, claim.id));
+            self.0.forget(until, claim.id);
         }
-    }
-
-    /// A claim whose lease is over by now.
-    fn over(&self, now: Timestamp) -> Option<OperationId> {
-        let mut ends = self.ends();
-        let (until, id) = ends.first().copied().filter(|(until, _)| *until <= now)?;
-        ends.remove(&(until, id));
-        Some(id)
-    }
-
-    /// When the first of them is over, where that is before `at`.
-    fn first_before(&self, at: Timestamp) -> Timestamp {
-        self.ends().first().map_or(at, |(until, _)| at.min(*until))
     }
 }
 
@@ -92,10 +55,10 @@ pub(crate) async fn look_for_lapses(engine: Arc<Engine>) {
         {
             return;
         }
-        let next = engine.leases.first_before(look_at);
+        let next = engine.leases.0.first().map_or(look_at, |first| look_at.min(first));
         tokio::select! {
             () = engine.clock.sleep_until(next) => {}
-            () = engine.leases.earlier.notified() => {}
+            () = engine.leases.0.earlier() => {}
         }
     }
 }
@@ -103,7 +66,7 @@ pub(crate) async fn look_for_lapses(engine: Arc<Engine>) {
 impl Engine {
     /// The lapses of leases that this process gave.
     async fn lapse_known(self: &Arc<Self>) -> Result<(), Refusal> {
-        while let Some(id) = self.leases.over(self.clock.now()) {
+        while let Some(id) = self.leases.0.due(self.clock.now()) {
             if let Some(claim) = self.store.find(Which::Id(id)).await? {
                 self.lapse_if_over(&claim).await?;
             }

@@ -284,7 +284,9 @@ impl Engine {
             return Box::pin(self.settle_late(operation, delivered)).await;
         }
         *operation = settled?;
-        self.observe_attempt(operation, &delivered);
+        if !delivered.is_put_off {
+            self.observe_attempt(operation, &delivered);
+        }
         Ok(Some(delivered))
     }
 
@@ -344,7 +346,7 @@ impl Engine {
                 let (route, request, mut said) = addressed;
                 if route.through.as_deref() != slot.beyond_of() {
                     let why = "its subscription leads elsewhere since it was taken";
-                    return Ok(Delivered { permanent: false, ..not_sent(why) });
+                    return Ok(Delivered { is_put_off: true, ..not_sent(why) });
                 }
                 slot.spend();
                 if let Some(sampling) = self.sampling.get() {
@@ -484,6 +486,7 @@ fn not_sent(why: &str) -> Delivered {
         error: Some(why.to_owned()),
         permanent: true,
         is_ours: true,
+        is_put_off: false,
         response: None,
         served: Vec::new(),
         rest: None,

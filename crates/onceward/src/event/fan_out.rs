@@ -201,6 +201,7 @@ fn fanned_out(deliveries: usize) -> Delivered {
         error: None,
         permanent: false,
         is_ours: false,
+        is_put_off: false,
         response: Some(Response {
             status: 200,
             headers: Headers(vec![("content-type".to_owned(), json)]),
@@ -222,6 +223,7 @@ fn not_fanned_out(why: &str, permanent: bool) -> Delivered {
         error: Some(why.to_owned()),
         permanent,
         is_ours: true,
+        is_put_off: false,
         response: None,
         served: Vec::new(),
         rest: None,

@@ -27,6 +27,7 @@ use crate::sabotage::Sabotage;
 use crate::store::{
     Query, Remembered, Slot, Standing, StoreError, Which, digest_of as digest_of_operation,
 };
+use crate::tenants::Share;
 
 /// Moves of one saga in a row, at most: a step is a few of them. What is left is found with the next look.
 const MOVES_MAX: usize = 1000;
@@ -38,7 +39,8 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 const LOOKED: &str = "sagas-looked";
 
 /// For how long a look of another node is enough, and for how long one of this node's own: where there are
-/// others, the next is theirs, because one of them may have the route that a step waits for.
+/// others, the next is theirs. Each looks by itself all the same, as often as it would if they took it in turns:
+/// it alone may have the route that a step waits for.
 const OTHERS_IS_ENOUGH: Duration = Duration::from_secs(30);
 const OWN_IS_ENOUGH: Duration = Duration::from_secs(90);
 
@@ -55,17 +57,41 @@ const VALUES_BYTES_MAX: usize = 256 << 10;
 
 /// Moves on the sagas that are open, for ever.
 pub(crate) async fn look_for_open(engine: Arc<Engine>) {
-    // Whoever starts looks at once: it may be in the place of one that died.
-    let mut is_start = true;
+    // When it looked last. Whoever starts looks at once: it may be in the place of one that died.
+    let mut own = None;
     while !engine.is_halted() {
-        let looked = engine.advance_open(is_start).await;
-        is_start = false;
+        let looked = engine.advance_open(&mut own).await;
         // What is full or away now is looked at again.
         if looked.is_err_and(|error| !engine.goes_on_after(&error)) {
             return;
         }
         engine.clock.sleep_until(engine.clock.now().plus(LOOK_EVERY)).await;
     }
+}
+
+/// Lets each saga go on whose turn of its tenant's rate came, for ever.
+pub(crate) async fn take_turns(engine: Arc<Engine>) {
+    while !engine.is_halted() {
+        while let Some(id) = engine.saga_turns.due(engine.clock.now()) {
+            engine.advance_saga_or_leave_it(id).await;
+        }
+        let first = async {
+            match engine.saga_turns.first() {
+                Some(at) => engine.clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = first => {}
+            () = engine.saga_turns.earlier() => {}
+        }
+    }
+}
+
+/// Whether a node that is one of so many and looked last at `own` looks now, whatever the others did.
+fn is_due(own: Option<Timestamp>, nodes: u32, now: Timestamp) -> bool {
+    // What is in the future is of a clock that was set back.
+    own.is_none_or(|at| at > now || at.plus(LOOK_EVERY * nodes) <= now)
 }
 
 /// Whether the `last` look, which says when and whose it was, is enough for `node`.
@@ -87,25 +113,29 @@ enum Moved {
 }
 
 impl Engine {
-    /// Whether it is this node's turn to look. One that dies over it has another's follow with the next.
-    async fn may_look(&self, is_start: bool) -> Result<bool, StoreError> {
-        if !self.store.is_shared() || is_start {
+    /// Whether this node, which looked last at `own`, has to look. One that dies over it has another's follow
+    /// with the next.
+    async fn may_look(&self, own: Option<Timestamp>) -> Result<bool, StoreError> {
+        if !self.store.is_shared() || own.is_none() {
             return Ok(true);
         }
         let (now, last) = (self.clock.now(), self.store.setting(LOOKED.to_owned()).await?);
         let node = self.session.0.to_be_bytes();
-        let is_alone = self.store.nodes().await? <= 1;
-        if last.as_deref().is_some_and(|last| is_enough(last, node, is_alone, now)) {
+        let nodes = self.store.nodes().await?;
+        let is_due = is_due(own, nodes, now);
+        if !is_due && last.as_deref().is_some_and(|last| is_enough(last, node, nodes <= 1, now)) {
             return Ok(false);
         }
         let look = Bytes::from([now.as_micros().to_be_bytes(), node].concat());
-        self.store.swap(LOOKED.to_owned(), last, Some(look)).await
+        Ok(self.store.swap(LOOKED.to_owned(), last, Some(look)).await? || is_due)
     }
 
-    async fn advance_open(self: &Arc<Self>, is_start: bool) -> Result<(), StoreError> {
-        if !self.may_look(is_start).await? {
+    async fn advance_open(self: &Arc<Self>, own: &mut Option<Timestamp>) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        if !self.may_look(*own).await? {
             return Ok(());
         }
+        *own = Some(now);
         let mut query = Query {
             standing: vec![Standing::Delivering],
             kind: Some(ScopeKind::Saga),
@@ -174,14 +204,18 @@ impl Engine {
             Some(digest) => self.store.find(Which::Key(digest)).await?,
             None => None,
         };
-        let made = at.filter(|_| step.is_none());
-        let made = made.map(|place| self.make_step(&saga.operation, kept, place));
+        let made = match at.filter(|_| step.is_none()) {
+            Some(place) => Some(self.make_step(&saga.operation, kept, place).await),
+            None => None,
+        };
         let can_be_made = !matches!(made, Some(Err(Unmade::Never(_))));
         let mut taken = Taken::default();
         // One that ended is kept for so long: what is at hand for longer may have been done and forgotten.
         let may_be_gone = kept.at_since.is_some_and(|since| since.plus(STEP_WINDOW) <= now);
-        // What was born since its turn came would be there still: it was not, whatever it waits for.
-        let was_not_born = kept.at_since.is_some_and(|since| since.plus(NOT_BORN_AFTER) <= now);
+        // What was born since its turn came would be there still: it was not, whatever it waits for. Of a ledger
+        // that was restored nobody can say so.
+        let was_not_born =
+            !kept.is_held && kept.at_since.is_some_and(|since| since.plus(NOT_BORN_AFTER) <= now);
         if step.is_none() && was_not_born && !may_be_gone && saga.standing() != Stands::Stuck {
             let next = Kept { at_since: Some(now), ..kept.clone() };
             self.write_saga(saga, &next, false).await?;
@@ -234,7 +268,14 @@ impl Engine {
                     return Ok(Moved::On);
                 }
                 let Some(Ok(made)) = made else { return Ok(Moved::Rests) };
+                let mut share = match self.await_turn(saga, kept, now).await? {
+                    Ok(share) => share,
+                    Err(moved) => return Ok(moved),
+                };
                 let born = self.bear_step(&saga.operation, made, now).await?;
+                if let (Remembered::Fresh(_), Some(share)) = (&born, &mut share) {
+                    share.spend();
+                }
                 if let Remembered::Known(twin) = born
                     && digest != Some(digest_of_operation(&twin))
                 {
@@ -269,6 +310,33 @@ impl Engine {
         Ok(Moved::On)
     }
 
+    /// The turn of its tenant's rate that what is at hand takes now, where it takes one; or that it waits for
+    /// one. It is no operation before that, so that a pause or a cancel holds it as all that is not begun.
+    async fn await_turn(
+        &self,
+        saga: &Saga,
+        kept: &Kept,
+        now: Timestamp,
+    ) -> Result<Result<Option<Share>, Moved>, StoreError> {
+        if let Some(turn) = kept.turn {
+            if turn <= now {
+                return Ok(Ok(None));
+            }
+            self.saga_turns.note(turn, saga.operation.id);
+            return Ok(Err(Moved::Rests));
+        }
+        let turn = self.tenants.turn(&saga.operation.scope.tenant, now);
+        let Some((turn, mut share)) = turn else { return Ok(Ok(None)) };
+        if turn <= now {
+            return Ok(Ok(Some(share)));
+        }
+        let next = Kept { turn: Some(turn), ..kept.clone() };
+        if self.write_saga(saga, &next, false).await?.is_some() {
+            share.spend();
+        }
+        Ok(Err(Moved::On))
+    }
+
     /// Has a dead one stand in the place of a step that is not to be.
     async fn bear_dead(
         &self,
@@ -298,7 +366,7 @@ impl Engine {
         let mut kept = kept.clone();
         if kept.progress.at != was_at {
             kept.at_since = kept.progress.at.map(|_| self.clock.now());
-            kept.waits_for = None;
+            (kept.waits_for, kept.turn) = (None, None);
         }
         let saga = &saga.operation;
         let event = if standing.is_ended() {
@@ -438,23 +506,53 @@ fn how_it_ended(step: &Operation) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn nodes_that_look_at_the_same_pace_take_turns_and_one_that_is_alone_looks_each_time() {
-        let look = |at: i64, node: u8| [at.to_be_bytes(), [node; 8]].concat();
-        for apart in [0, 1, 20, 29] {
-            let (mut last, mut looks) = (Vec::new(), Vec::new());
-            for minute in 0..6 {
-                for node in 0..2_u8 {
-                    let at = (minute * 60 + i64::from(node) * apart) * 1_000_000;
-                    if !is_enough(&last, [node; 8], false, Timestamp::from_micros(at)) {
-                        (last, looks) = (look(at, node), [looks, vec![node]].concat());
-                    }
+    fn look(at: i64, node: u8) -> Vec<u8> {
+        [at.to_be_bytes(), [node; 8]].concat()
+    }
+
+    /// Who looks when, in seconds, of nodes that wake each minute, each so long after the first.
+    fn looks(apart: &[i64], minutes: i64) -> Vec<(u8, i64)> {
+        let nodes = apart.len() as u32;
+        let (mut last, mut looks) = (Vec::new(), Vec::new());
+        let mut own: Vec<_> =
+            apart.iter().map(|at| Timestamp::from_micros(at * 1_000_000)).collect();
+        for minute in 1..=minutes {
+            for ((apart, own), node) in apart.iter().zip(&mut own).zip(0..) {
+                let seconds = minute * 60 + apart;
+                let now = Timestamp::from_micros(seconds * 1_000_000);
+                let is_due = is_due(Some(*own), nodes, now);
+                if is_due || !is_enough(&last, [node; 8], false, now) {
+                    (last, *own) = (look(now.as_micros(), node), now);
+                    looks.push((node, seconds));
                 }
             }
-            assert_eq!(looks, [0, 1, 0, 1, 0, 1], "{apart} s apart");
+        }
+        looks
+    }
+
+    #[test]
+    fn two_nodes_take_turns_at_looking_and_one_that_is_alone_looks_each_time() {
+        for apart in [0, 1, 20, 29] {
+            let who: Vec<u8> = looks(&[0, apart], 6).iter().map(|(node, _)| *node).collect();
+            assert_eq!(who, [0, 1, 0, 1, 0, 1], "{apart} s apart");
         }
         let minute = Timestamp::from_micros(60_000_000);
         assert!(!is_enough(&look(0, 7), [7; 8], true, minute));
         assert!(!is_enough(&look(90_000_000, 8), [7; 8], false, minute), "of a clock ahead");
+        assert!(is_due(Some(minute.plus(LOOK_EVERY)), 3, minute), "of a clock that was set back");
+    }
+
+    #[test]
+    fn of_several_nodes_each_looks_at_least_once_in_as_many_minutes() {
+        for apart in [&[0, 20, 25][..], &[0, 0, 0], &[0, 31, 59], &[0, 5, 10, 15, 20, 25]] {
+            let looks = looks(apart, 120);
+            for node in 0..apart.len() as u8 {
+                let own = looks.iter().filter(|(who, _)| *who == node);
+                let at: Vec<i64> = own.map(|(_, at)| *at).collect();
+                let longest = at.windows(2).map(|two| two[1] - two[0]).max();
+                let bound = 60 * apart.len() as i64;
+                assert!(longest.is_some_and(|it| it <= bound), "{node} of {apart:?}: {longest:?}");
+            }
+        }
     }
 }

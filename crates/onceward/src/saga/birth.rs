@@ -49,6 +49,8 @@ pub(super) enum Unmade {
     Never(String),
     /// Its route, which is named, is not configured now: it waits until it is.
     NoRoute(String),
+    /// Not now: the process ends.
+    Ending,
 }
 
 fn ask_at(kept: &Kept, place: Place) -> Option<(&str, &Ask)> {
@@ -59,7 +61,7 @@ fn ask_at(kept: &Kept, place: Place) -> Option<(&str, &Ask)> {
 
 impl Engine {
     /// What the step at `place` asks, where it can be made.
-    pub(super) fn make_step(
+    pub(super) async fn make_step(
         &self,
         saga: &Operation,
         kept: &Kept,
@@ -76,8 +78,12 @@ impl Engine {
         }
         let policy = Arc::clone(route.policy_for(&request.method, &request.target));
         request.headers = exchange::forwarded(request.headers);
+        let request = Arc::new(request);
         let mail = if route.target.mail.is_some() {
-            let read = Mail::read(&request, route.body_bytes_max, &policy.fingerprint);
+            let (request, policy) = (Arc::clone(&request), Arc::clone(&policy));
+            let (bytes, bytes_max) = (request.body.len(), route.body_bytes_max);
+            let read = move || Mail::read(&request, bytes_max, &policy.fingerprint);
+            let read = self.renderer.render(bytes, read).await.ok_or(Unmade::Ending)?;
             Some(Box::new(read.map_err(|why| Unmade::Never(why.to_string()))?))
         } else {
             None
@@ -87,14 +93,13 @@ impl Engine {
             return Err(never("its upstream takes its key in a place that it has not"));
         }
         let key = key_of(saga.id, name, place.undo).ok_or_else(|| never("it has no key"))?;
-        let request = Arc::new(request);
         let undo = place.undo;
         Ok(Made { key, ask: ask.clone(), request, mail, route, policy, effects, undo })
     }
 
-    /// Remembers the operation of a step: accepted, and due at once, or when its tenant's rate has a turn for
-    /// it. As with any call, its route may call another one the same effect; that one is returned then. A
-    /// compensation is nobody's twin: it says what its step said, and is to be sent for that.
+    /// Remembers the operation of a step: accepted, and due at once. As with any call, its route may call
+    /// another one the same effect; that one is returned then. A compensation is nobody's twin: it says what its
+    /// step said, and is to be sent for that.
     pub(super) async fn bear_step(
         &self,
         saga: &Operation,
@@ -102,27 +107,15 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Remembered, StoreError> {
         let undo = made.undo;
-        let mut turn = self.tenants.turn(&saga.scope.tenant, now);
-        let due = turn.as_ref().map_or(now, |(due, _)| *due);
-        let (newborn, arrival) = self.birth_of_step(saga, made, due, now);
+        let (newborn, arrival) = self.birth_of_step(saga, made, now);
         let Scope { tenant, principal, .. } = saga.scope.clone();
         let as_call = receive::scope_of(&arrival.route, None, tenant, principal);
         let identity = if undo { None } else { self.identity_within(&as_call, &arrival) };
         let watch = Watch::within(&as_call, &arrival, now);
-        let born = self.write_watched(Box::new(newborn), identity, watch).await?;
-        if let (Remembered::Fresh(_), Some((_, share))) = (&born, &mut turn) {
-            share.spend();
-        }
-        Ok(born)
+        self.write_watched(Box::new(newborn), identity, watch).await
     }
 
-    fn birth_of_step(
-        &self,
-        saga: &Operation,
-        made: Made,
-        due: Timestamp,
-        now: Timestamp,
-    ) -> (Birth, Arrival) {
+    fn birth_of_step(&self, saga: &Operation, made: Made, now: Timestamp) -> (Birth, Arrival) {
         let Made { key, ask, request, mail, route, policy, effects, .. } = made;
         let scope = scope_of(saga);
         // Less than its route allows, and never more.
@@ -131,8 +124,8 @@ impl Engine {
             mail,
             options: CallOptions {
                 attempts_max: ask.attempts_max.map(|max| max.min(bounds.attempts_max)),
-                deadline: ask.within.map(|span| due.plus(span.min(bounds.horizon))),
-                not_before: Some(due),
+                deadline: ask.within.map(|span| now.plus(span.min(bounds.horizon))),
+                not_before: Some(now),
                 label: saga.label.clone(),
                 ..CallOptions::default()
             },

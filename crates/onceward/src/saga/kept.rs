@@ -33,6 +33,8 @@ pub struct Kept {
     pub(super) at_since: Option<Timestamp>,
     /// The route that what is at hand waits for: it is not configured.
     pub(super) waits_for: Option<String>,
+    /// When its tenant's rate has a turn for what is at hand: it is not begun before.
+    pub(super) turn: Option<Timestamp>,
     /// Whether it was paused because its ledger was restored: what it did since the backup is not in it.
     pub(super) is_held: bool,
     /// Why it does not go forward, in words for a person, but for what it waits for.
@@ -63,6 +65,8 @@ struct Row {
     at_since: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    turn: Option<i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     held: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,6 +142,7 @@ impl Kept {
             values: BTreeMap::new(),
             at_since: None,
             waits_for: None,
+            turn: None,
             is_held: false,
             why: None,
             deeds: Vec::new(),
@@ -161,6 +166,7 @@ impl Kept {
             values: self.values.clone(),
             at_since: self.at_since.map(Timestamp::as_micros),
             waits_for: self.waits_for.clone(),
+            turn: self.turn.map(Timestamp::as_micros),
             held: self.is_held,
             why: self.why.clone(),
             deeds: self.deeds.iter().map(deed).collect(),
@@ -181,18 +187,22 @@ impl Kept {
             values: row.values,
             at_since: row.at_since.map(Timestamp::from_micros),
             waits_for: row.waits_for,
+            turn: row.turn.map(Timestamp::from_micros),
             is_held: row.held,
             why: row.why,
             deeds: row.deeds.into_iter().map(deed).collect(),
         })
     }
 
-    /// Why it does not go forward, in words for a person; with the route that it waits for, where one is missing.
+    /// Why it does not go forward, in words for a person; with the route that it waits for, where one is missing,
+    /// and until when its tenant's rate has it wait.
     pub fn why(&self) -> Option<String> {
         let waits = self.waits_for.as_ref();
         let waits = waits.map(|it| format!("it waits until this route is configured again: {it}"));
-        let both: Vec<String> = self.why.clone().into_iter().chain(waits).collect();
-        (!both.is_empty()).then(|| both.join("; "))
+        let turn = self.turn.map(Timestamp::rfc3339);
+        let turn = turn.map(|at| format!("its tenant's rate has it wait until {at}"));
+        let all: Vec<String> = self.why.clone().into_iter().chain(waits).chain(turn).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// Adds what a person did.

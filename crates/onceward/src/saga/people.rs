@@ -320,6 +320,8 @@ impl Engine {
                 _ => is_hold || next.is_held,
             };
             let at = self.clock.now();
+            // A turn that went by while it was held is over: else all that are resumed would go at once.
+            next.turn = next.turn.filter(|turn| deed != "resumed" || *turn > at);
             next.add_deed(SagaDeed { deed: deed.to_owned(), at, who, reason });
             let written = self.write_saga(&saga, &next, true).await;
             if let Some(operation) = written.map_err(|error| self.heed(error))? {

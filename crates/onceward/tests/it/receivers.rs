@@ -304,6 +304,10 @@ async fn what_was_taken_before_its_subscription_led_to_a_route_waits_for_that_on
         world.until("nothing is under way", async || deliveries(&world, is_at).await == 0).await;
         let past = world.upstream.seen().iter().filter(|seen| seen.host == "pay.test").count();
         assert_eq!(past, 0, "a pause of the route holds all that goes by it");
+        let query = Query { kind: Some(ScopeKind::Delivery), limit: 1000, ..Query::default() };
+        let born = world.engine().store().list(query).await.unwrap().operations;
+        let mut waiting = born.iter().filter(|it| matches!(it.state, State::Pending { .. }));
+        assert!(waiting.all(|it| it.attempts.is_empty()), "what is put off was not tried");
         world.engine().resume(PAY, &person).await.unwrap();
         let is_done = async || {
             world.clock.advance(Duration::from_secs(1));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use onceward::core::operation::{Death, Event, State};
 use onceward::core::policy::Effects;
@@ -12,7 +13,7 @@ use onceward::store::{Slot, Write};
 use onceward::{OpenSagas, Person, Refusal};
 
 use crate::sagas::{asked, begin, legs, made, operation, saga, stands, start, trip};
-use crate::world::{Gate, World, answer, effects, every, person};
+use crate::world::{Gate, PAY, World, answer, effects, every, person, route, routes};
 
 fn restorer() -> Person {
     Person { who: "restore".to_owned(), reason: "r".to_owned() }
@@ -20,7 +21,7 @@ fn restorer() -> Person {
 
 /// Holds all sagas, as whoever starts on a restored ledger.
 async fn hold(world: &World) -> u64 {
-    let since = world.clock.now().plus(std::time::Duration::from_micros(1));
+    let since = world.clock.now().plus(Duration::from_micros(1));
     let engine = world.engine().clone();
     let held = async move { engine.hold_sagas(&restorer(), since).await };
     world.spawn(held).await.unwrap().unwrap()
@@ -51,6 +52,38 @@ async fn what_is_at_hand_of_a_saga_that_is_held_and_is_not_there_yet_is_not_begu
         assert_eq!(world.engine().hold_sagas(&restorer(), resumed).await.unwrap(), 0);
         stands(&world, id, Standing::Done).await;
         assert!(open_sagas(&world).await.counts.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_is_held_for_longer_than_it_would_be_kept_is_not_begun_by_a_resume() {
+    const DAY: Duration = Duration::from_hours(24);
+    let policy = effects(Effects::Keyed);
+    for mut world in every(&policy) {
+        let gate = Gate::closed();
+        world.upstream.script([made("h1").behind(&gate)]);
+        let mut definition = trip();
+        definition.steps[1].ask.route = "other".to_owned();
+        world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
+        let id = begin(&world, definition).await;
+        world.until_dispatched(1).await;
+        world.set_routes(routes([route(PAY, &policy)]));
+        gate.open();
+        // What is at hand may have been begun since the backup, by a process that had its route.
+        let waits = async || saga(&world, id).await.kept.unwrap().why().is_some();
+        world.until("the flight is at hand", waits).await;
+        hold(&world).await;
+        for _ in 0..31 {
+            let looks = Duration::from_secs(60)..Duration::from_secs(61);
+            let rests = async || world.clock.asleep_for(looks.clone()) >= 1;
+            world.pass_time(DAY - Duration::from_mins(1)).await;
+            world.until("it was looked at", rests).await;
+            world.clock.advance(Duration::from_mins(1));
+        }
+        world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
+        world.engine().resume_saga(id, &person()).await.unwrap();
+        stands(&world, id, Standing::Stuck).await;
+        assert_eq!(asked(&world), ["POST /hotel"]);
     }
 }
 

@@ -12,13 +12,14 @@ use onceward::core::operation::State;
 use onceward::core::policy::{Effects, Mode, Policy, UniqueRule};
 use onceward::core::rate::Rate;
 use onceward::core::saga::{Definition, Standing, Step};
+use onceward::core::time::Timestamp;
 use onceward::secret::Secrets;
 use onceward::store::{Birth, Remembered, contract};
 use onceward::{Person, Refusal, TenantLimits};
 use serde_json::{Value, json};
 
 use crate::sagas::{ask, asked, begin, made, operation, saga, stands, start, step, trip};
-use crate::world::{Gate, PAY, World, effects, every, post, refused, route, routes, scope};
+use crate::world::{Gate, PAY, World, effects, every, person, post, refused, route, routes, scope};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -32,22 +33,81 @@ async fn each_step_takes_a_turn_of_its_tenants_rate_and_waits_for_it() {
         // The start takes the first turn, the hotel the second.
         let id = begin(&world, trip()).await;
         for at in 1..3 {
-            let due = async || {
-                let steps = world.engine().steps_of(&saga(&world, id).await).await.unwrap();
-                match steps[at].0.as_ref().map(|step| step.state) {
-                    Some(State::Pending { due }) => Some(due),
-                    _ => None,
-                }
-            };
-            world.until("the next step waits", async || due().await.is_some()).await;
-            assert_eq!(world.upstream.dispatched(), at);
+            let due = saga(&world, id).await.operation.created_at.plus(HOUR * at);
+            waits_until(&world, id, due).await;
+            assert_eq!(world.upstream.dispatched(), at as usize);
             // What waits has its turn before those who come later.
             let refusal = refused(world.call(post("by-hand")).await);
             assert!(matches!(refusal, Refusal::TenantLimit { what: "rate", .. }), "{refusal:?}");
-            let due = due().await.unwrap();
-            assert_eq!(due, saga(&world, id).await.operation.created_at.plus(HOUR * at as u32));
             world.clock.advance_to(due);
         }
+        stands(&world, id, Standing::Done).await;
+    }
+}
+
+/// Waits until the saga says that it waits for its turn, which is then.
+async fn waits_until(world: &World, id: OperationId, turn: Timestamp) {
+    let end = format!("wait until {}", turn.rfc3339());
+    let why = async || saga(world, id).await.kept.unwrap().why();
+    let waits = async || why().await.is_some_and(|why| why.ends_with(&end));
+    world.until("the next step waits", waits).await;
+    world.until("its turn is awaited", async || world.clock.is_awaited(turn)).await;
+}
+
+/// A trip of one hotel, started as the rate's one turn was taken; and when the hotel has its own.
+async fn of_a_slow_tenant(world: &World) -> (OperationId, Timestamp) {
+    let rate = Some(Rate { interval: HOUR, burst: 1 });
+    let limits = TenantLimits { rate, ..TenantLimits::default() };
+    world.engine().set_tenants([("t".to_owned(), limits)].into());
+    let hotel = Step { undo: None, ..step("hotel") };
+    let definition = Definition { steps: vec![hotel], input: json!({"user": 7}), stops: false };
+    let id = begin(world, definition.check().unwrap()).await;
+    let turn = saga(world, id).await.operation.created_at.plus(HOUR);
+    waits_until(world, id, turn).await;
+    (id, turn)
+}
+
+#[tokio::test]
+async fn a_pause_holds_a_step_that_waits_for_its_turn_and_it_takes_another_once_resumed() {
+    for world in every(&effects(Effects::Keyed)) {
+        let (id, turn) = of_a_slow_tenant(&world).await;
+        let paused = world.engine().pause_saga(id, &person()).await.unwrap();
+        assert_eq!(paused.standing(), Standing::Paused);
+        let late = turn.plus(HOUR * 2);
+        world.clock.advance_to(late);
+        // Whoever takes a turn meanwhile has it: the next is an hour later.
+        world.answered(post("by-hand")).await;
+        assert!(world.engine().steps_of(&saga(&world, id).await).await.unwrap()[0].0.is_none());
+        world.engine().resume_saga(id, &person()).await.unwrap();
+        waits_until(&world, id, late.plus(HOUR)).await;
+        assert_eq!(asked(&world).len(), 1, "the call alone");
+        world.clock.advance_to(late.plus(HOUR));
+        stands(&world, id, Standing::Done).await;
+        assert_eq!(world.upstream.dispatched(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_waits_for_its_turn_is_not_sent_behind_a_cancel() {
+    for world in every(&effects(Effects::Keyed)) {
+        let (id, turn) = of_a_slow_tenant(&world).await;
+        world.engine().cancel_saga(id, &person()).await.unwrap();
+        stands(&world, id, Standing::Unwound).await;
+        // The turn that it had is nobody's.
+        world.clock.advance_to(turn.plus(HOUR));
+        world.answered(post("by-hand")).await;
+        assert_eq!(world.upstream.dispatched(), 1, "the call alone");
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_a_step_waits_for_outlives_its_process() {
+    for mut world in every(&effects(Effects::Keyed)) {
+        let (id, turn) = of_a_slow_tenant(&world).await;
+        world.restart().await;
+        waits_until(&world, id, turn).await;
+        assert_eq!(world.upstream.dispatched(), 0);
+        world.clock.advance_to(turn);
         stands(&world, id, Standing::Done).await;
     }
 }
