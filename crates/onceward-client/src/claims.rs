@@ -213,15 +213,15 @@ impl Claims {
         F: Future<Output = Result<T, E>>,
     {
         let unfit = |source| Error::Outcome { key: key.to_owned(), source };
-        let Granted { claim, lease } = self.acquire(key, begin).await?;
-        if claim.status == ClaimStatus::Done {
-            let outcome = claim.outcome.unwrap_or_default();
-            return match claim.ok {
+        let granted = self.acquire(key, begin).await?;
+        if granted.claim.status == ClaimStatus::Done {
+            let outcome = granted.claim.outcome.unwrap_or_default();
+            return match granted.claim.ok {
                 Some(false) => Err(Error::EffectFailed { key: key.to_owned(), outcome }),
                 _ => serde_json::from_value(outcome).map_err(unfit),
             };
         }
-        let hold = Hold::new(self.clone(), Granted { claim, lease }, Duration::MAX);
+        let hold = Hold::new(self.clone(), granted, Duration::MAX);
         let fence = hold.held().fence;
         match effect(hold.held()).await {
             Ok(outcome) => {
@@ -276,6 +276,31 @@ impl Claims {
         let wait = begin.wait.map(|wait| wait.min(WAIT_MAX));
         say("wait", wait.map(|wait| duration(wait).into()));
         self.say(key, "begin", &Value::Object(body), wait.unwrap_or_default()).await
+    }
+
+    /// Begins an effect that is to run here, with most of its lease before it. An answer that was long
+    /// on its way says little of what is left of the lease: it is renewed before anything runs, and given
+    /// back where that cannot be.
+    pub(crate) async fn take(&self, key: &str, begin: &Begin) -> Result<Granted, Error> {
+        let begun = self.begin_for(key, begin).await?;
+        if begun.claim.status != ClaimStatus::Acquired || !begun.is_late() {
+            return Ok(begun);
+        }
+        let fence = begun.claim.fence.unwrap_or_default();
+        match self.renew_for(key, fence).await {
+            Ok(renewed) => Ok(Granted { claim: begun.claim, ..renewed }),
+            Err(error) => {
+                // A lease that ends by itself says the same, later; what went wrong first is what counts.
+                let _ = self.release(key, fence, &NotDone::new("it was begun too late")).await;
+                Err(match error {
+                    // Of a claim under which nothing was done.
+                    stale @ Error::FenceStale(_) => {
+                        Error::Unreachable { key: Some(key.to_owned()), source: Box::new(stale) }
+                    }
+                    other => other,
+                })
+            }
+        }
     }
 
     /// Says that it was done, and what all shall get.
@@ -333,18 +358,19 @@ impl Claims {
         loop {
             let left = wait.saturating_sub(asked.elapsed());
             let once = Begin { wait: Some(left), nonce: None, ..begin.clone() };
-            let Granted { claim, lease } = self.begin_for(key, &once).await?;
-            match &claim.status {
-                ClaimStatus::Acquired | ClaimStatus::Done => return Ok(Granted { claim, lease }),
-                ClaimStatus::InDoubt => return Err(in_doubt(claim)),
-                _ => {
-                    let pause = claim.retry_after_ms.map_or(BUSY, Duration::from_millis);
-                    if asked.elapsed().saturating_add(pause) >= wait {
-                        return Err(busy(claim, pause));
-                    }
-                    tokio::time::sleep(pause).await;
-                }
+            let granted = self.take(key, &once).await?;
+            let claim = match granted.claim.status {
+                ClaimStatus::Acquired | ClaimStatus::Done => return Ok(granted),
+                _ => granted.claim,
+            };
+            if claim.status == ClaimStatus::InDoubt {
+                return Err(in_doubt(claim));
             }
+            let pause = claim.retry_after_ms.map_or(BUSY, Duration::from_millis);
+            if asked.elapsed().saturating_add(pause) >= wait {
+                return Err(busy(claim, pause));
+            }
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -375,6 +401,7 @@ impl Claims {
         body: &Value,
         extra: Duration,
     ) -> Result<Granted, Error> {
+        let asked = Instant::now();
         let path = format!("{}/{verb}", self.path(key));
         // A nonce or a fence tells a second arrival.
         let how = (None, Repeat::Safe);
@@ -384,7 +411,7 @@ impl Claims {
             return Err(unreadable(None, NO_CLAIM));
         }
         let lease = hold::granted(&claim, answer.header("date"), self.lease);
-        Ok(Granted { claim, lease })
+        Ok(Granted { claim, lease, asked })
     }
 
     /// Says how it ended, and believes that it was heard where the answer says so.

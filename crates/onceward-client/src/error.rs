@@ -109,8 +109,10 @@ pub enum Error {
         /// Why not.
         source: serde_json::Error,
     },
-    /// The effect of a claim ran, and the ledger was not told its outcome: it is in doubt, or will be
-    /// once its lease is over. A `complete` with this fence is still believed.
+    /// The effect of a claim ran, and no answer says that its outcome is written. It is in doubt once its
+    /// lease is over, or free to be begun anew where that is harmless, or done where the answer alone was
+    /// lost. A `complete` with this fence is believed until somebody has begun it since, or a person has
+    /// decided.
     #[error("the effect of {key} ran, and its outcome is not written down: {source}")]
     #[non_exhaustive]
     Unwritten {

@@ -448,7 +448,15 @@ impl Intent {
     pub fn came_at(&self) -> Timestamp {
         self.created_at.max(self.id.made_at())
     }
+
+    /// Since when what is born of it may have come: another node bears it, whose clock may be behind.
+    pub fn kin_since(&self) -> Timestamp {
+        self.created_at.minus(CLOCKS_APART_MAX)
+    }
 }
+
+/// How far the clocks of nodes lie apart, at most, where lists look for what belongs together.
+const CLOCKS_APART_MAX: Duration = Duration::from_mins(10);
 
 /// Whether this names something that a mail says itself, among what it is found by.
 pub fn is_said_by_a_mail(name: &str) -> bool {

@@ -2,7 +2,7 @@
 //! over whatever is read: a handler has a [`View`] in the place of the node, so that no new one can
 //! forget whose data it shows. What is another tenant's is told as what is not there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -178,7 +178,16 @@ impl View {
     /// How many operations stand where, of each standing no further than `max` rows.
     pub(crate) async fn counts(&self, max: u64) -> Result<HashMap<Standing, Counted>, Problem> {
         let tenant = self.counted().map(str::to_owned);
-        Ok(self.engine.store().count_open(tenant, max).await?.into_iter().collect())
+        let is_of_one = tenant.is_some();
+        let mut counts = self.engine.store().count_open(tenant, max).await?;
+        // Of others' rows alone nobody hears: whether there is one of its own is looked for.
+        let unknown = |count: &Counted| is_of_one && count.count == 0 && !count.is_all;
+        for (standing, count) in counts.iter_mut().filter(|(_, count)| unknown(count)) {
+            let one = Query { standing: vec![*standing], limit: 1, ..Query::default() };
+            let met = self.list(one).await?.operations.len() as u64;
+            *count = Counted { count: met, is_all: met == 0 };
+        }
+        Ok(counts.into_iter().collect())
     }
 
     /// What calls came to over `span`.
@@ -389,13 +398,14 @@ impl View {
         looked_up(&self.node, self.alerts()).await
     }
 
-    /// How many sagas stand where only a person can lead them on; of very many open ones the newest.
-    pub(crate) async fn sagas_stuck(&self) -> Result<u64, Problem> {
+    /// How many sagas that have not ended stand where, as far as they were counted.
+    pub(crate) async fn open_sagas(&self) -> Result<BTreeMap<Stands, u64>, Problem> {
         let open = self.node.sagas.get(self.engine.open_sagas()).await?;
-        let of_it = |((tenant, stands), _): &(&(String, Stands), &u64)| {
-            *stands == Stands::Stuck && self.sees(tenant)
-        };
-        Ok(open.counts.iter().filter(of_it).map(|(_, count)| count).sum())
+        let mut counts = BTreeMap::new();
+        for ((_, stands), count) in open.counts.iter().filter(|((of, _), _)| self.sees(of)) {
+            *counts.entry(*stands).or_default() += count;
+        }
+        Ok(counts)
     }
 
     /// Its sources that refused webhooks in the last hour.

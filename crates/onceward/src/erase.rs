@@ -183,7 +183,7 @@ impl Engine {
         let mut before = None;
         loop {
             let born = Query { parent: Some(operation.id), limit: PAGE, ..Query::default() };
-            let born = Query { since: Some(operation.created_at), before, ..born };
+            let born = Query { since: Some(operation.kin_since()), before, ..born };
             let page = self.store.list(born).await?;
             let is_of_it = |child: &Operation| {
                 matches!(

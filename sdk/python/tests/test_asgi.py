@@ -10,6 +10,7 @@ import httpx
 import pytest
 from conftest import RETRY
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 from scripted import refusal
 from world import fresh
 
@@ -52,6 +53,7 @@ class Api:
             return await effect(self.runs)
 
         app.add_middleware(OnceMiddleware, scope="orders", client=client, **options)
+        self.app = app
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://api")
 
@@ -255,6 +257,109 @@ async def test_a_caller_that_hangs_up_before_it_is_begun_leaves_no_doubt() -> No
         gate.set()
         assert (await api.post(key)).status_code == 201
     assert api.runs == 1
+
+
+def asked_of(key: str) -> dict[str, Any]:
+    """A request's scope, as a server makes it."""
+    headers = [(b"content-type", b"application/json"), (b"idempotency-key", key.encode())]
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/orders",
+        "raw_path": b"/orders",
+        "root_path": "",
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+        "server": ("api", 80),
+    }
+
+
+@pytest.mark.parametrize("bytes_max", [1 << 19, 1])
+async def test_a_stream_whose_caller_hangs_up_comes_to_its_end_and_is_known(
+    client: AsyncOnceward, bytes_max: int
+) -> None:
+    gone = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"order":'
+        gone.set()
+        # Whoever would break it off has its turns now.
+        for _ in range(20):
+            await asyncio.sleep(0)
+        yield b"1}"
+
+    async def streamed(_: int) -> Response:
+        return StreamingResponse(pieces(), 201, media_type="application/json")
+
+    api, key = Api(client, streamed, response_bytes_max=bytes_max), fresh("k")
+    body = [{"type": "http.request", "body": b'{"qty":1}', "more_body": False}]
+
+    async def receive() -> Any:
+        if body:
+            return body.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        if gone.is_set():
+            raise OSError("the caller is gone")
+
+    with pytest.raises(OSError, match="the caller is gone"):
+        await api.app(asked_of(key), receive, send)
+    again = await api.post(key)
+    if bytes_max > 1:
+        assert (again.status_code, again.content) == (201, b'{"order":1}')
+    else:
+        assert again.json()["code"] == "response-not-retained"
+    assert api.runs == 1
+
+
+async def test_a_handler_hears_that_its_caller_is_gone_once_it_has_answered(
+    client: AsyncOnceward,
+) -> None:
+    heard: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        heard.append((await receive())["type"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+        heard.append((await receive())["type"])
+
+    http = httpx.AsyncClient(
+        transport=httpx.ASGITransport(OnceMiddleware(app, scope="orders", client=client)),
+        base_url="http://api",
+    )
+    asking = http.post("/orders", headers={"idempotency-key": fresh("k")})
+    # Else it would wait for its own end.
+    await asyncio.wait_for(asking, 30)
+    assert heard == ["http.request", "http.disconnect"]
+
+
+async def test_an_error_of_a_handler_whose_caller_was_given_up_is_told(
+    client: AsyncOnceward, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def fail(_: int) -> Response:
+        begun.set()
+        await gate.wait()
+        raise RuntimeError("the bank said no")
+
+    api, key = Api(client, fail), fresh("k")
+    hasty = asyncio.create_task(api.post(key))
+    await begun.wait()
+    hasty.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hasty
+    gate.set()
+    assert (await api.post(key)).json()["code"] == "outcome-unknown"
+    (told,) = [it for it in caplog.records if it.name == "onceward.asgi"]
+    assert told.exc_info is not None
+    assert "the bank said no" in str(told.exc_info[1])
 
 
 async def test_where_the_ledger_is_away_nothing_runs() -> None:

@@ -5,13 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
+from typing import cast
 
 import httpx
 import pytest
 from scripted import QUICK, Saying, Scripted, claim, refusal
 
-from onceward import AsyncOnceward, FenceStaleError, Held, Onceward, ProblemError, UnwrittenError
+from onceward import (
+    Answer,
+    AsyncOnceward,
+    FenceStaleError,
+    Held,
+    Onceward,
+    ProblemError,
+    UnreachableError,
+    UnwrittenError,
+)
+from onceward.claims import granted
+from onceward.shapes import Claim
 
 #: Longer than anything here takes: who waits for so long waits for nothing.
 _LATE = 30.0
@@ -155,3 +168,98 @@ def test_an_outcome_that_comes_after_somebody_else_has_begun_is_refused_as_that(
     gateway = Scripted(claim("acquired"), refusal(409, "escalate", "fence-stale"))
     with pytest.raises(FenceStaleError):
         once_of(gateway.transport, is_async, 1)
+
+
+class Clock:
+    """A clock that goes on as a test says, beside the real one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        monkeypatch.setattr("onceward.claims.time", self)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+def slow(clock: Clock, seconds: float, renewal: httpx.Response | None = None) -> Saying:
+    """A gateway whose answer to a begin is so long on its way."""
+
+    def answer(verb: str) -> httpx.Response:
+        if verb == "begin":
+            clock.ahead += seconds
+        if verb == "renew" and renewal is not None:
+            return renewal
+        return claim({"complete": "done", "release": "released"}.get(verb, "acquired"), 30.0)
+
+    return Saying(answer)
+
+
+def run_by(gateway: Saying, is_async: bool, effect: Callable[[Held], None]) -> None:
+    """Has an effect run once, by either client, with a lease of half a minute."""
+    if not is_async:
+        gateway.client().claims("mails", lease=30.0).once("a", effect)
+        return
+
+    async def of_task(held: Held) -> None:
+        effect(held)
+
+    async def main() -> None:
+        async with gateway.tasks() as once:
+            await once.claims("mails", lease=30.0).once("a", of_task)
+
+    asyncio.run(main())
+
+
+def verbs(gateway: Saying) -> list[str]:
+    return [it.url.path.rsplit("/", 1)[-1] for it in gateway.asked]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_lease_is_counted_from_its_asking_and_not_from_its_answer(
+    is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    gateway, seen = slow(clock, 9.0), []
+
+    def effect(held: Held) -> None:
+        seen.append(held.lost)
+        clock.ahead += 22.0
+        seen.append(held.lost)
+
+    run_by(gateway, is_async, effect)
+    assert seen[0] is None
+    assert "is over" in str(seen[1])
+    assert verbs(gateway) == ["begin", "complete"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_was_begun_late_is_renewed_before_anything_runs(
+    is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    gateway, seen = slow(clock, 25.0), []
+
+    def effect(held: Held) -> None:
+        seen.append((verbs(gateway), held.lost))
+
+    run_by(gateway, is_async, effect)
+    assert seen == [(["begin", "renew"], None)]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_was_begun_too_late_is_given_back_and_does_not_run(
+    is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = slow(Clock(monkeypatch), 40.0, refusal(409, "escalate", "fence-stale"))
+    with pytest.raises(UnreachableError, match="nothing was done") as told:
+        run_by(gateway, is_async, lambda _: pytest.fail("it ran"))
+    assert (told.value.key, told.value.advice) == ("a", "same-key")
+    assert verbs(gateway) == ["begin", "renew", "release"]
+    assert "may_have_executed" not in json.loads(gateway.asked[2].content)
+
+
+def test_no_lease_is_counted_as_longer_than_an_answer_can_mean() -> None:
+    # Its `Date` is cut to the second: what was granted may be 29.2 seconds.
+    answer = Answer(200, httpx.Headers({"date": "Thu, 01 Jan 2026 00:00:00 GMT"}), b"", None)
+    until = {"lease_until": "2026-01-01T00:00:30.100Z"}
+    assert granted(cast(Claim, until), answer, 30.0) <= 29.2

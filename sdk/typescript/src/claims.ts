@@ -11,6 +11,7 @@ import {
   ProblemError,
   problem,
   RefusedError,
+  UnreachableError,
 } from "./errors.js";
 import { newKey } from "./keys.js";
 import { pause, TIMER_MS_MAX } from "./retry.js";
@@ -102,8 +103,10 @@ export class EffectFailedError extends OncewardError {
 }
 
 /**
- * The effect of a claim ran, and the ledger was not told its outcome: it is in doubt, or will be once its
- * lease is over. A `complete` with this fence is still believed; why it was not written, the cause says.
+ * The effect of a claim ran, and no answer says that its outcome is written; the cause says why. It is in
+ * doubt once its lease is over, or free to be begun anew where that is harmless, or done where the answer
+ * alone was lost. A `complete` with this fence is believed until somebody has begun it since, or a person
+ * has decided.
  */
 export class UnwrittenError extends OncewardError {
   constructor(
@@ -121,10 +124,15 @@ export class UnwrittenError extends OncewardError {
   }
 }
 
-/** A claim, and for how long it is in hand from its answer on, in milliseconds. */
+/**
+ * A claim, and for how long it is in hand from its asking on. Its lease began when the gateway wrote it,
+ * which no answer tells: no earlier than it was asked.
+ */
 export interface Granted {
   claim: Claim;
   leaseMs: number;
+  /** When it was asked first, in milliseconds of a clock that only goes on. */
+  askedAt: number;
 }
 
 /** The claims of one scope. */
@@ -156,6 +164,27 @@ export class Claims {
       said.waitMs === undefined ? undefined : Math.max(0, Math.min(said.waitMs, WAIT_MS_MAX));
     if (waitMs !== undefined) body.wait = duration(waitMs);
     return this.#say(key, "begin", body, { ...said, waitMs });
+  }
+
+  /**
+   * Begins an effect that is to run here, with most of its lease before it. An answer that was long on
+   * its way says little of what is left of the lease: it is renewed before anything runs, and given back
+   * where that cannot be.
+   */
+  async take(key: string, options: BeginOptions = {}): Promise<Granted> {
+    const begun = await this.beginFor(key, options);
+    const { claim, leaseMs, askedAt } = begun;
+    const isLate = performance.now() - askedAt > leaseMs / 3;
+    if (claim.status !== "acquired" || !isLate) return begun;
+    const fence = claim.fence ?? 0;
+    try {
+      return { ...(await this.renewFor(key, fence, options)), claim };
+    } catch (error) {
+      await releaseQuietly(this, key, fence, { reason: "it was begun too late" });
+      if (!(error instanceof FenceStaleError)) throw error;
+      const why = `the begin of ${key} took longer than its lease; nothing was done`;
+      throw new UnreachableError(why, key, { cause: error });
+    }
   }
 
   /** Says that it was done, and what all shall get; `ok: false` where it did not succeed. */
@@ -197,7 +226,7 @@ export class Claims {
     return (await this.renewFor(key, fence, options)).claim;
   }
 
-  /** The same, and for how long it is in hand from then on. */
+  /** The same, and for how long it is in hand. */
   async renewFor(
     key: string,
     fence: number,
@@ -267,7 +296,7 @@ export class Claims {
     const end = Date.now() + (options.waitMs ?? WAIT_MS_MAX);
     for (;;) {
       const left = Math.max(0, end - Date.now());
-      const granted = await this.beginFor(key, { ...options, waitMs: left });
+      const granted = await this.take(key, { ...options, waitMs: left });
       const { claim } = granted;
       if (claim.status === "acquired" || claim.status === "done") return granted;
       if (claim.status === "in_doubt") throw claimInDoubt(claim);
@@ -291,6 +320,7 @@ export class Claims {
       leaseMs?: number | undefined;
     },
   ): Promise<Granted> {
+    const askedAt = performance.now();
     const path = `${this.#path(key)}/${verb}`;
     // A nonce or a fence tells a second arrival.
     const how = { signal: said.signal, extraMs: said.waitMs ?? 0, isSafe: true };
@@ -300,25 +330,39 @@ export class Claims {
     if (HEARD[verb] && !HEARD[verb].includes(claim.status)) {
       throw new AnswerUnreadableError(`the claim is ${claim.status}`);
     }
-    return { claim, leaseMs: granted(claim, answer, said.leaseMs) };
+    return { claim, leaseMs: granted(claim, answer, said.leaseMs), askedAt };
   }
 }
 
 /**
  * For how long `claim` is in hand: what was asked, unless its answer says less. By the clock of whoever
- * answered, which need not be ours; it says whole seconds.
+ * answered, which need not be ours; it says whole seconds, so that up to one of what it seems to say is
+ * over already.
  */
 function granted(claim: Claim, answer: Answer, askedMs: number | undefined): number {
   const saidMs = Date.parse(claim.lease_until ?? "") - Date.parse(answer.headers.get("date") ?? "");
   if (Number.isNaN(saidMs)) return Math.min(askedMs ?? LEASE_MS, LEASE_MS_MAX);
-  if (askedMs !== undefined && saidMs >= askedMs) return Math.min(askedMs, LEASE_MS_MAX);
-  return Math.min(Math.max(saidMs - 1000, saidMs / 2, 0), LEASE_MS_MAX);
+  return Math.min(Math.max(saidMs - 1000, saidMs / 2, 0), askedMs ?? LEASE_MS_MAX, LEASE_MS_MAX);
 }
 
 /** Whether a claim that is refused so is not ours any more. */
 function isFinal(error: unknown): boolean {
   if (!(error instanceof ProblemError)) return false;
   return error instanceof FenceStaleError || [403, 404, 410].includes(error.status);
+}
+
+/** A lease that ends by itself says the same, later; what went wrong first is what counts. */
+async function releaseQuietly(
+  claims: Claims,
+  key: string,
+  fence: number,
+  how: Parameters<Claims["release"]>[2],
+): Promise<void> {
+  try {
+    await claims.release(key, fence, how);
+  } catch (refused) {
+    if (!(refused instanceof OncewardError)) throw refused;
+  }
 }
 
 /** Where JSON has nothing to say of an outcome, nobody could be given it later. */
@@ -351,7 +395,7 @@ export class Hold {
     this.held = { key, fence, operation, signal: this.#lost.signal };
     this.#end = performance.now() + holdMsMax;
     this.#leaseMs = granted.leaseMs;
-    this.#until = performance.now() + granted.leaseMs;
+    this.#until = granted.askedAt + granted.leaseMs;
     this.#loseLater();
     this.#renewLater();
   }
@@ -396,12 +440,7 @@ export class Hold {
   }
 
   async #release(how: Parameters<Claims["release"]>[2]): Promise<void> {
-    try {
-      await this.claims.release(this.held.key, this.held.fence, how);
-    } catch (refused) {
-      // A lease that ends by itself says the same, later; what went wrong first is what counts.
-      if (!(refused instanceof OncewardError)) throw refused;
-    }
+    await releaseQuietly(this.claims, this.held.key, this.held.fence, how);
   }
 
   #renewLater(): void {
@@ -428,9 +467,10 @@ export class Hold {
     // A renewal that hangs is worth no more than the lease that it is to renew.
     const signal = AbortSignal.any([this.#lost.signal, this.#over.signal]);
     try {
-      const { leaseMs } = await this.claims.renewFor(key, fence, { leaseMs: this.askedMs, signal });
+      const how = { leaseMs: this.askedMs, signal };
+      const { leaseMs, askedAt } = await this.claims.renewFor(key, fence, how);
       this.#leaseMs = leaseMs;
-      this.#until = asked + leaseMs;
+      this.#until = askedAt + leaseMs;
       if (!signal.aborted) this.#loseLater();
     } catch (error) {
       // Else it was asked several times over; the next third is another chance.

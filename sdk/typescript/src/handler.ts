@@ -47,18 +47,17 @@ export function onceHandler(
     }
     const admission = await handling.admit(request, head, body);
     if (admission.is === "answered") return responseOf(admission.reply);
-    const again = new Request(request.url, {
-      method: request.method,
-      headers: request.headers,
-      body: request.body ? body : null,
-      signal: request.signal,
-    });
-    if (admission.is === "passed") return handler(again);
+    const { url: where, method, headers: lines } = request;
+    const again = { method, headers: lines, body: request.body ? body : null };
+    if (admission.is === "passed") {
+      return handler(new Request(where, { ...again, signal: request.signal }));
+    }
     const { run } = admission;
     const { key, operation, fence } = run;
     let response: Response;
     try {
-      response = await handler(again, { key, operation, fence });
+      // Without its caller's signal: what is under way goes on where the caller hangs up.
+      response = await handler(new Request(where, again), { key, operation, fence });
     } catch (error) {
       await run.failed(error);
       throw error;

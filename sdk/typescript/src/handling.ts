@@ -152,7 +152,7 @@ export class Handling<R> {
     const fingerprint = await sha256(joined(new TextEncoder().encode(about), body));
     let granted: Granted;
     try {
-      granted = await this.#claims.beginFor(name, {
+      granted = await this.#claims.take(name, {
         fingerprint,
         effects: this.options.effects ?? effectsOf(head.method),
         waitMs: this.options.waitMs ?? WAIT_MS,

@@ -1,8 +1,14 @@
 /** How long a claim is in hand, and what an effect is told whose words are not heard. */
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
-import { type Held, Onceward, ProblemError, UnwrittenError } from "../src/index.js";
+import { type TestContext, test } from "node:test";
+import {
+  type Held,
+  Onceward,
+  ProblemError,
+  UnreachableError,
+  UnwrittenError,
+} from "../src/index.js";
 import { claim, QUICK, refusal, scripted } from "./scripted.js";
 
 /** Claims of a gateway that answers each word as a test says, or never. */
@@ -123,4 +129,56 @@ test("an outcome that comes after somebody else has begun is refused and told as
     mails.once("a", () => 1),
     { name: "FenceStaleError" },
   );
+});
+
+/** Claims whose begin is so long on its way, by a clock that goes on as this says; and the words that came. */
+function slow(t: TestContext, late: number, renewal?: () => Response) {
+  const clock = { at: 0 };
+  t.mock.method(performance, "now", () => clock.at);
+  const words: string[] = [];
+  const once = saying((verb) => {
+    words.push(verb);
+    if (verb === "begin") clock.at += late;
+    if (verb === "renew" && renewal) return renewal();
+    const stands: Record<string, string> = { complete: "done", release: "released" };
+    return claim(stands[verb] ?? "acquired", 30_000);
+  });
+  return { mails: once.claims("mails", { leaseMs: 30_000 }), words, clock };
+}
+
+test("a lease is counted from its asking, and not from its answer", async (t) => {
+  const { mails, words, clock } = slow(t, 9_000);
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  await mails.once("a", ({ signal }) => {
+    assert.equal(signal.aborted, false);
+    clock.at += 22_000;
+    t.mock.timers.tick(22_000);
+    assert.match(String(signal.reason), /is over/);
+  });
+  assert.deepEqual([words[0], words.at(-1)], ["begin", "complete"]);
+});
+
+test("what was begun late is renewed before anything runs", async (t) => {
+  const { mails, words } = slow(t, 25_000);
+  await mails.once("a", ({ signal }) => {
+    assert.deepEqual([words, signal.aborted], [["begin", "renew"], false]);
+  });
+  assert.deepEqual(words, ["begin", "renew", "complete"]);
+});
+
+test("what was begun too late is given back, and does not run", async (t) => {
+  const stale = () => refusal(409, "escalate", "fence-stale");
+  const { mails, words } = slow(t, 40_000, stale);
+  await assert.rejects(
+    mails.once("a", () => assert.fail("it ran")),
+    (error) => error instanceof UnreachableError && error.key === "a",
+  );
+  assert.deepEqual(words, ["begin", "renew", "release"]);
+});
+
+test("no lease is counted as longer than its answer can mean", async () => {
+  // Its `Date` is cut to the second: what was granted may be 29.2 seconds.
+  const mails = saying(() => claim("acquired", 30_100)).claims("mails", { leaseMs: 30_000 });
+  const { leaseMs } = await mails.beginFor("a");
+  assert.ok(leaseMs <= 29_200, String(leaseMs));
 });

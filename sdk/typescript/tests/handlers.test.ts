@@ -307,6 +307,24 @@ test("a handler that knows that nothing was done says so by what it throws", asy
   assert.equal(await (await ask()).text(), "done");
 });
 
+test("a caller that hangs up breaks off nothing that the handler does by its request", async () => {
+  const caller = new AbortController();
+  const handler = onceHandler({ client, scope: "orders" }, async (request) => {
+    caller.abort();
+    request.signal.throwIfAborted();
+    return new Response("done");
+  });
+  const ask = (signal: AbortSignal | null) => {
+    const headers = { "idempotency-key": key };
+    return handler(new Request("http://api/", { method: "POST", headers, signal }));
+  };
+  const key = fresh("k");
+  await ask(caller.signal);
+  const again = await ask(null);
+  assert.equal(again.headers.get("idempotent-replayed"), "true");
+  assert.equal(await again.text(), "done");
+});
+
 test("a body that nobody has read is told, with the mend", async () => {
   const app = express();
   app.use(onceExpress({ client, scope: "orders" }));

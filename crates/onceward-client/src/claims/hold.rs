@@ -40,24 +40,32 @@ impl Held {
     }
 }
 
-/// A claim, and for how long it is in hand from its answer on.
+/// A claim, and for how long it is in hand from its asking on. Its lease began when the gateway wrote
+/// it, which no answer tells: no earlier than it was asked.
 #[derive(Debug)]
 pub(crate) struct Granted {
     pub(crate) claim: Claim,
     pub(crate) lease: Duration,
+    /// When it was asked first.
+    pub(crate) asked: Instant,
+}
+
+impl Granted {
+    /// Whether so much of its lease may be over that it is to be renewed.
+    pub(super) fn is_late(&self) -> bool {
+        self.asked.elapsed() > self.lease / 3
+    }
 }
 
 /// For how long `claim` is in hand: what was asked, unless its answer says less. By the clock of
-/// whoever answered, which need not be ours; it says whole seconds.
+/// whoever answered, which need not be ours; it says whole seconds, so that up to one of what it seems to
+/// say is over already.
 pub(super) fn granted(claim: &Claim, date: Option<&str>, asked: Duration) -> Duration {
     let until = claim.lease_until.as_deref().and_then(read_rfc3339);
     let at = date.and_then(|date| httpdate::parse_http_date(date).ok());
     let (Some(until), Some(at)) = (until, at) else { return asked };
     let said = until.duration_since(at).unwrap_or_default();
-    if said >= asked {
-        return asked;
-    }
-    said.saturating_sub(Duration::from_secs(1)).max(said / 2)
+    said.saturating_sub(Duration::from_secs(1)).max(said / 2).min(asked)
 }
 
 /// Renewals come no closer together than this, whatever the lease.
@@ -77,12 +85,12 @@ impl Hold {
     /// Holds it for `longest` at most: from then on its lease ends by itself, whatever its holder does.
     pub(crate) fn new(claims: Claims, granted: Granted, longest: Duration) -> Self {
         let (losing, lost) = watch::channel(false);
-        let Granted { claim: Claim { key, operation, fence, .. }, lease } = granted;
+        let Granted { claim: Claim { key, operation, fence, .. }, lease, asked } = granted;
         let held = Held { key, fence: fence.unwrap_or_default(), operation, lost };
         let (key, fence) = (held.key.clone(), held.fence);
         // Beside the effect, which may keep its own task busy.
         let renewing = tokio::spawn(async move {
-            if renewed(&claims, &key, fence, lease, longest).await.is_err() {
+            if renewed(&claims, &key, fence, (asked, lease), longest).await.is_err() {
                 losing.send_replace(true);
             }
         });
@@ -105,21 +113,20 @@ async fn renewed(
     claims: &Claims,
     key: &str,
     fence: u64,
-    lease: Duration,
+    (asked, lease): (Instant, Duration),
     longest: Duration,
 ) -> Result<(), Lost> {
     let begun = Instant::now();
     let mut lease = lease.min(LEASE_MAX);
-    let mut until = begun + lease;
+    let mut until = asked + lease;
     while begun.elapsed() < longest {
         let left = until.saturating_duration_since(Instant::now());
         tokio::time::sleep((lease / 3).max(PAUSE_MIN).min(left)).await;
-        let asked = Instant::now();
         // A renewal that hangs is worth no more than the lease that it is to renew.
         match tokio::time::timeout_at(until, claims.renew_for(key, fence)).await {
             Ok(Ok(granted)) => {
                 lease = granted.lease.min(LEASE_MAX);
-                until = asked + lease;
+                until = granted.asked + lease;
             }
             Ok(Err(error)) if is_final(&error) => return Err(Lost),
             // It was asked several times over; the next third is another chance.

@@ -237,7 +237,7 @@ impl OnceLayer {
         };
         let effects = self.effects.clone().unwrap_or(by_method);
         let begin = Begin::new().fingerprint(fingerprint).effects(effects).wait(self.wait);
-        let granted = self.claims.begin_for(name, &begin).await.map_err(|error| {
+        let granted = self.claims.take(name, &begin).await.map_err(|error| {
             let mut answer = not_begun(&error);
             answer.extensions_mut().insert(Trouble(Arc::new(error)));
             answer

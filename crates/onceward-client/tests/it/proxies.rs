@@ -1,8 +1,8 @@
 //! What stands before the gateway, and what is lost on the way: nothing of it is believed.
 
 use std::future::{pending, ready};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -205,4 +205,59 @@ async fn a_claim_whose_renewals_are_not_heard_is_lost_with_its_lease() {
         };
         away.once("a", held).await.unwrap();
     }
+}
+
+/// Claims whose begin is answered after `delay`, by a lease of half a minute; and the words that came.
+fn slow(delay: Duration, renewal: fn() -> Told) -> (Claims, Arc<Mutex<Vec<String>>>) {
+    let words = Arc::new(Mutex::new(Vec::new()));
+    let gateway = Slow { delay, renewal, words: Arc::clone(&words) };
+    (mails(gateway), words)
+}
+
+struct Slow {
+    delay: Duration,
+    renewal: fn() -> Told,
+    words: Arc<Mutex<Vec<String>>>,
+}
+
+impl Transport for Slow {
+    fn call(&self, request: Request<Bytes>) -> Answering<'_> {
+        let verb = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        self.words.lock().unwrap().push(verb.clone());
+        Box::pin(async move {
+            match verb.as_str() {
+                "begin" => tokio::time::sleep(self.delay).await,
+                "renew" => match (self.renewal)() {
+                    Some(told) => return told,
+                    None => pending::<()>().await,
+                },
+                _ => {}
+            }
+            Ok(claim(if verb == "complete" { "done" } else { "acquired" }, 30))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_counted_from_its_asking_and_not_from_its_answer() {
+    let (mails, _) = slow(Duration::from_secs(9), || None);
+    let asked = Instant::now();
+    let held = async |held: onceward_client::Held| {
+        held.lost().await;
+        assert!(asked.elapsed() < Duration::from_millis(30_500), "{:?}", asked.elapsed());
+        Ok::<_, BoxError>(1)
+    };
+    mails.once("a", held).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_begun_late_is_renewed_before_anything_runs_and_else_given_back() {
+    let late = Duration::from_secs(25);
+    let (renewed, words) = slow(late, || Some(Ok(claim("acquired", 30))));
+    renewed.once("a", done).await.unwrap();
+    assert_eq!(*words.lock().unwrap(), ["begin", "renew", "complete"]);
+    let (stale, words) = slow(late, || Some(Ok(refusal(409, "escalate", "fence-stale"))));
+    let told = stale.once("a", done).await.unwrap_err();
+    assert!(matches!(told, Error::Unreachable { .. }), "{told}");
+    assert_eq!(*words.lock().unwrap(), ["begin", "renew", "release"], "nothing has run");
 }

@@ -211,7 +211,6 @@ impl TelemetryConfig {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<(), ConfigError> {
         let said = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-        self.exporter.lay_over(&said)?;
         let place = |name: &'static str| {
             let read = |text: String| url(text.trim()).map_err(|why| wrong(name, &why));
             said(name).map(read).transpose()
@@ -235,6 +234,10 @@ impl TelemetryConfig {
         }
         if said("OTEL_SDK_DISABLED").is_some_and(|it| it.trim().eq_ignore_ascii_case("true")) {
             self.traces = None;
+        }
+        // They may be there for other programs.
+        if self.traces.is_some() {
+            self.exporter.lay_over(&said)?;
         }
         let share = match said("OTEL_TRACES_SAMPLER_ARG") {
             Some(text) => {

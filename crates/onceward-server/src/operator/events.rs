@@ -236,7 +236,7 @@ pub(crate) async fn at_most(
         kind: Some(ScopeKind::Delivery),
         tenant: Some(of.scope.tenant.clone()),
         parent: Some(of.id),
-        since: Some(of.created_at),
+        since: Some(of.kin_since()),
         limit,
         ..Query::default()
     };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 use onceward::Subscription;
+use onceward::core::saga::Standing as OfSaga;
 use onceward::core::time::Timestamp;
 use onceward::store::{Counted, Standing};
 
@@ -108,7 +109,9 @@ impl Needs {
         needs.ask("no upstream is held back for long", upstreams::needs(node, now));
         needs.ask("nothing in doubt", in_doubt(frame.count(&[Standing::InDoubt])));
         needs.ask("no dead letters", dead(frame.count(&[Standing::DeadLetter])));
-        needs.ask("no saga is stuck", stuck(node.sagas_stuck().await?));
+        let sagas = node.open_sagas().await?;
+        needs
+            .ask("no saga is stuck", stuck(sagas.get(&OfSaga::Stuck).copied().unwrap_or_default()));
         if !node.sources().is_empty() {
             needs.ask("no webhook was refused in an hour", refused(node, now).await?);
         }

@@ -1,8 +1,6 @@
 //! `/sagas`: several effects of one cause, and of each how far it came, step by step, with what a person
 //! can do about it.
 
-use std::collections::BTreeMap;
-
 use axum::extract::{Extension, Path};
 use maud::{Markup, html};
 use onceward::core::operation::Operation;
@@ -58,7 +56,7 @@ pub(super) async fn list(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
     let lead = html! {
         "Several effects of one cause, one after the other; where one fails, what was done is undone in reverse."
     };
-    let open = counted(&node).await?;
+    let open = node.open_sagas().await?;
     let of = |state: Standing| open.get(&state).copied().unwrap_or_default();
     let is_first = state.is_none() && before.is_none();
     let urgent = if is_first && NEEDY.into_iter().any(|state| of(state) > 0) {
@@ -93,17 +91,6 @@ pub(super) async fn list(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
 
 /// Where sagas stand that go on by a person's word alone.
 const NEEDY: [Standing; 2] = [Standing::Stuck, Standing::InDoubt];
-
-/// How many that have not ended stand where.
-async fn counted(node: &View) -> Result<BTreeMap<Standing, u64>, Problem> {
-    let mut counts = BTreeMap::new();
-    for ((tenant, standing), count) in node.engine.open_sagas().await?.counts {
-        if node.sees(&tenant) {
-            *counts.entry(standing).or_default() += count;
-        }
-    }
-    Ok(counts)
-}
 
 /// Those of the newest open ones that wait for a person.
 async fn needy(node: &View) -> Result<Vec<Saga>, Problem> {

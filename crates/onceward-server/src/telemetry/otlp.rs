@@ -52,10 +52,12 @@ struct Queue {
 }
 
 /// Spans that are sent at once, as the fields of their message.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Batch {
     spans: Wire,
     count: usize,
+    /// The first of them waits since then.
+    since: Instant,
 }
 
 impl Outgoing {
@@ -97,6 +99,7 @@ impl Outgoing {
         if timeout(within, &mut sending).await.is_err() {
             sending.abort();
             let count = self.queue.count.load(Ordering::Relaxed);
+            self.queue.lost.inc_by(count as u64);
             warn!(count, "the last spans of traces are lost: the collector does not answer");
         }
     }
@@ -111,7 +114,7 @@ impl Queue {
         let mut batches = self.batches();
         let is_first = batches.is_empty();
         if batches.back().is_none_or(|last| last.count >= self.batch) {
-            batches.push_back(Batch::default());
+            batches.push_back(Batch { spans: Wire::default(), count: 0, since: Instant::now() });
         }
         let Some(last) = batches.back_mut() else { return };
         // `ScopeSpans.spans`
@@ -124,37 +127,36 @@ impl Queue {
         }
     }
 
-    /// Sends what waits, when a batch is full or the first one of it has waited for `delay`.
+    /// The oldest batch, where it is full, or the first of it has waited for `delay`, or it is over; else when
+    /// that will be.
+    fn due(&self, delay: Duration, is_over: bool) -> Result<Batch, Option<Instant>> {
+        let mut batches = self.batches();
+        let Some(first) = batches.front() else { return Err(None) };
+        let due = first.since + delay;
+        if is_over || first.count >= self.batch || due <= Instant::now() {
+            return batches.pop_front().ok_or(None);
+        }
+        Err(Some(due))
+    }
+
     async fn send(self: Arc<Self>, collector: Collector, delay: Duration) {
         let mut is_away = false;
         loop {
             let is_over = self.is_over.load(Ordering::Acquire);
-            let batches = mem::take(&mut *self.batches());
-            if batches.is_empty() && is_over {
-                return;
-            }
-            if batches.is_empty() {
-                self.news.notified().await;
-                let is_due = || {
-                    let first = self.batches().front().map(|first| first.count);
-                    let is_full = first.is_none_or(|count| count >= self.batch);
-                    is_full || self.is_over.load(Ordering::Acquire)
-                };
-                let full = async {
-                    while !is_due() {
-                        self.news.notified().await;
-                    }
-                };
-                // Full or not, it is sent then.
-                let _ = timeout_at(Instant::now() + delay, full).await;
-            }
-            for batch in batches {
-                let count = batch.count;
-                let answered = collector.take(batch).await;
-                self.count.fetch_sub(count, Ordering::Relaxed);
-                let counter = if answered.is_ok() { &self.sent } else { &self.lost };
-                counter.inc_by(count as u64);
-                collector.log(answered, &mut is_away);
+            let news = self.news.notified();
+            match self.due(delay, is_over) {
+                Ok(batch) => {
+                    let count = batch.count;
+                    let answered = collector.take(batch).await;
+                    self.count.fetch_sub(count, Ordering::Relaxed);
+                    let counter = if answered.is_ok() { &self.sent } else { &self.lost };
+                    counter.inc_by(count as u64);
+                    collector.log(answered, &mut is_away);
+                }
+                Err(None) if is_over => return,
+                Err(None) => news.await,
+                // By then it is due, whatever comes.
+                Err(Some(due)) => drop(timeout_at(due, news).await),
             }
         }
     }

@@ -54,7 +54,7 @@ fn an_alert_goes_out_by_starttls_and_login_and_is_the_same_mail_when_it_is_sent_
     for wanted in [
         "1 operation of a became dead letters",
         "https://onceward.example/dead",
-        "docs/on-call/OncewardDeadLetters.md",
+        "https://onceward.example/docs/on-call/OncewardDeadLetters",
     ] {
         let text = taken.text.replace("=\n", "");
         assert!(text.contains(wanted), "{wanted}: {text}");

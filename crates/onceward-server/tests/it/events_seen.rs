@@ -145,7 +145,10 @@ fn the_page_of_an_event_says_what_became_of_it_and_lists_go_on_as_they_were_aske
         );
     }
     let page = get(&gateway, &format!("/events/{wanted}")).text();
-    assert!(page.contains("It went to all who wanted it.") && !page.contains("nowhere"), "{page}");
+    assert!(
+        page.contains("It was sent off to all who wanted it.") && !page.contains("nowhere"),
+        "{page}"
+    );
     let list = get(&gateway, "/events?type=user.made&subject=s+1&after=1h&limit=2").text();
     let next =
         list.split("href=\"").find(|rest| rest.starts_with("/events?type=user.made")).unwrap();

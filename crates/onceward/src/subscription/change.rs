@@ -154,16 +154,24 @@ impl Engine {
     /// Gives up what is due on the lane of a subscription that ended: it came to wait after all else was
     /// given up, or the process died before that.
     pub(crate) async fn give_up(self: &Arc<Self>, lane: &Lane) -> Result<(), StoreError> {
-        let page = self.store.list(Query {
+        let mut waiting = Query {
             standing: vec![Standing::Pending],
             tenant: Some(lane.tenant.clone()),
             route: Some(lane.route.clone()),
             limit: ENDED_PAGE,
             ..Query::default()
-        });
+        };
+        // They may stand far behind those of others.
+        let found = loop {
+            let page = self.store.list(waiting.clone()).await?;
+            waiting.before = page.next;
+            if !page.operations.is_empty() || page.next.is_none() {
+                break page.operations;
+            }
+        };
         let person =
             Person { who: "onceward".to_owned(), reason: "its subscription has ended".to_owned() };
-        for operation in page.await?.operations {
+        for operation in found {
             let cancel = |found: &Operation, engine: &Self| cancellation(found, engine, &person);
             // Else it is given up, or was a moment ago.
             if let Err(Refusal::Ledger(error)) = self.act_noting(operation.id, false, cancel).await

@@ -201,7 +201,10 @@ impl Door {
                 None => Box::pin(self.open(target, patience, progress)).await?,
             };
             match self.exchange(line, message, target, patience, progress).await {
-                Err(Failed { stale: true, .. }) if was_kept => progress.enter(Phase::Connect),
+                Err(Failed { stale: true, .. }) if was_kept => {
+                    progress.on(false);
+                    progress.enter(Phase::Connect);
+                }
                 ended => return ended.map_err(|failed| failed.failure),
             }
         }

@@ -51,12 +51,13 @@ fn made(n: u64) -> Operation {
         return born;
     }
     let started = born.after(Event::Started(Session(1)), at(n)).unwrap();
-    let is_lost = n % 50 == 0;
-    let status = (!is_lost).then_some(if n % 60 == 0 { 404 } else { 201 });
-    let outcome = Outcome { status, ok: n % 60 != 0, source: Source::Upstream, answer: None };
+    let is_lost = n.is_multiple_of(50);
+    let status = (!is_lost).then_some(if n.is_multiple_of(60) { 404 } else { 201 });
+    let outcome =
+        Outcome { status, ok: !n.is_multiple_of(60), source: Source::Upstream, answer: None };
     let verdict = match n {
         _ if is_lost => Verdict::Doubt,
-        n if n % 60 == 0 => Verdict::Bury(Death::Refused, Some(outcome)),
+        n if n.is_multiple_of(60) => Verdict::Bury(Death::Refused, Some(outcome)),
         _ => Verdict::Finish(outcome),
     };
     let ended = Ended {

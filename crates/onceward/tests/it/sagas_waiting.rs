@@ -146,7 +146,7 @@ async fn of_two_routes(world: &mut World, policy: &Policy) -> (OperationId, Gate
     world.upstream.script([made("h1").behind(&gate), made("c3")]);
     world.upstream.script_for("other", [made("f2")]);
     let mut definition = trip();
-    definition.steps[1].ask.route = "other".to_owned();
+    "other".clone_into(&mut definition.steps[1].ask.route);
     world.set_routes(routes([route(PAY, policy), route("other", policy)]));
     let id = begin(world, definition).await;
     world.until_dispatched(1).await;

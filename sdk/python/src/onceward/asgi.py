@@ -9,6 +9,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ _KEPT = {
     "deprecation",
     "sunset",
 }
+
+_LOG = logging.getLogger(__name__)
 
 #: A handler that has not answered by then, its caller gone perhaps, is lost: its lease may end.
 _HOLD_MAX = 900.0
@@ -138,19 +141,22 @@ class OnceMiddleware:
             await _refuse(send, self._too_large())
             return
         # In a task of its own from its begin on: a caller that hangs up changes nothing.
-        task = asyncio.create_task(self._once(scope, receive, send, key, body))
+        task = asyncio.create_task(self._once(scope, send, key, body))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        await asyncio.wait({task})
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            # Nobody else asks how it ended.
+            task.add_done_callback(_tell)
+            raise
         task.result()
 
-    async def _once(
-        self, scope: Scope, receive: Receive, send: Send, key: str, body: bytes
-    ) -> None:
+    async def _once(self, scope: Scope, send: Send, key: str, body: bytes) -> None:
         """Begins it, and runs it where it is in hand."""
         effects = self._effects or _effects_of(scope["method"])
         name, about = self._name(key, scope), _fingerprint(scope, body)
-        steps = self._claims._begin(name, about, effects, None, self._wait)
+        steps = self._claims._take(name, about, effects, self._wait)
         try:
             begun = cast(Granted, await self._claims._client.run(steps))
         except OncewardError as error:
@@ -158,7 +164,7 @@ class OnceMiddleware:
             return
         claim = begun.claim
         if claim["status"] == "acquired":
-            await self._run(scope, receive, send, begun, key, body)
+            await self._run(scope, send, begun, key, body)
         elif claim["status"] == "done":
             await _replay(send, claim, key)
         elif claim["status"] == "in_doubt":
@@ -167,24 +173,24 @@ class OnceMiddleware:
             busy = claim_busy(claim)
             await _refuse(send, _told(busy), key, busy.retry_after)
 
-    async def _run(
-        self, scope: Scope, receive: Receive, send: Send, begun: Granted, key: str, body: bytes
-    ) -> None:
+    async def _run(self, scope: Scope, send: Send, begun: Granted, key: str, body: bytes) -> None:
         hold = Hold(self._claims, begun, _HOLD_MAX)
         scope["onceward"] = Keyed(key, hold.held.operation, hold.held.fence)
+        held = _Answer(send, self._response_bytes_max)
         is_read = False
 
         async def again() -> Message:
             nonlocal is_read
             if is_read:
-                return await receive()
+                # That its caller is gone would have frameworks break off what was done already.
+                await held.whole.wait()
+                return {"type": "http.disconnect"}
             is_read = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        held = _Answer(send, self._response_bytes_max)
         try:
             await self._app(scope, again, held.take)
-            if not held.is_whole:
+            if not held.whole.is_set():
                 raise RuntimeError("the handler ended without an answer")
         except BaseException as error:
             await hold.give_back(error)
@@ -229,6 +235,12 @@ class OnceMiddleware:
         return problem("body-too-large", 413, "fix-request", title, detail)
 
 
+def _tell(task: asyncio.Task[None]) -> None:
+    """Tells an error of a handler whose caller was given up, which nothing else would."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _LOG.error("a handler failed whose caller was gone", exc_info=error)
+
+
 class _GoneError(Exception):
     """The caller went away before its request was whole."""
 
@@ -261,12 +273,14 @@ class _Answer:
         self._messages: list[Message] = []
         self._bytes = 0
         self.is_passed_on = False
-        self.is_whole = False
+        #: Set once the handler has said its last word.
+        self.whole = asyncio.Event()
+        #: Why nothing more of it can be sent.
+        self._unsent: Exception | None = None
 
     async def take(self, message: Message) -> None:
         """Takes what the handler says."""
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        self.is_whole = self.is_whole or is_last
         self._messages.append(message)
         self._bytes += len(message.get("body", b""))
         if self._bytes > self._bytes_max or self.is_passed_on:
@@ -274,11 +288,22 @@ class _Answer:
             # Its last word waits for the ledger all the same.
             waiting = self._messages if not is_last else self._messages[:-1]
             for earlier in waiting:
-                await self._send(earlier)
+                await self._pass_on(earlier)
             self._messages = self._messages[len(waiting) :]
         if message["type"] == "http.response.start":
             self.status: int = message["status"]
             self.lines: list[Line] = list(message.get("headers", []))
+        if is_last:
+            self.whole.set()
+
+    async def _pass_on(self, message: Message) -> None:
+        """Sends it. Where it cannot be, its caller gone perhaps, the handler goes on."""
+        if self._unsent is not None:
+            return
+        try:
+            await self._send(message)
+        except Exception as error:
+            self._unsent = error
 
     @property
     def body(self) -> bytes:
@@ -287,6 +312,8 @@ class _Answer:
 
     async def give(self, lines: list[Line]) -> None:
         """Sends what waits, with `lines` beside the handler's own."""
+        if self._unsent is not None:
+            raise self._unsent
         for message in self._messages:
             if message["type"] == "http.response.start":
                 message["headers"] = [*self.lines, *lines]

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -24,6 +24,7 @@ from .errors import (
     OutcomeUnknownError,
     ProblemError,
     RefusedError,
+    UnreachableError,
     UnwrittenError,
     problem,
 )
@@ -82,10 +83,15 @@ class Held:
 
 @dataclass(frozen=True)
 class Granted:
-    """A claim, and for how long it is in hand from its answer on, in seconds."""
+    """A claim, and for how long it is in hand from its asking on, in seconds.
+
+    Its lease began when the gateway wrote it, which no answer tells: no earlier than it was asked.
+    """
 
     claim: Claim
     lease: float
+    #: When it was asked first, by this process's clock that only goes on.
+    asked: float
 
 
 class _Verbs:
@@ -117,6 +123,7 @@ class _Verbs:
         extra: float = 0.0,
         until: float = math.inf,
     ) -> Generator[Ask | Pause, Read | None, Granted]:
+        asked = time.monotonic()
         said = {name: value for name, value in words.items() if value is not None}
         # A nonce or a fence tells a second arrival.
         path = f"{self._path(key)}/{verb}"
@@ -126,7 +133,7 @@ class _Verbs:
             raise AnswerUnreadableError(_NO_CLAIM)
         if verb in _HEARD and status not in _HEARD[verb]:
             raise AnswerUnreadableError(f"the answer cannot be read: the claim is {status}")
-        return Granted(claim, granted(claim, answer, self.lease))
+        return Granted(claim, granted(claim, answer, self.lease), asked)
 
     def _begin(
         self, key: str, fingerprint: object, effects: Effects | None, nonce: str | None, wait: float
@@ -142,6 +149,30 @@ class _Verbs:
             "wait": duration(wait) if wait else None,
         }
         return (yield from self._say(key, "begin", words, extra=wait))
+
+    def _take(
+        self, key: str, fingerprint: object, effects: Effects | None, wait: float
+    ) -> Generator[Ask | Pause, Read | None, Granted]:
+        """Begins an effect that is to run here, with most of its lease before it.
+
+        An answer that was long on its way says little of what is left of the lease. It is renewed
+        before anything runs, and given back where that cannot be.
+        """
+        begun = yield from self._begin(key, fingerprint, effects, None, wait)
+        is_late = time.monotonic() - begun.asked > begun.lease / 3
+        if begun.claim["status"] != "acquired" or not is_late:
+            return begun
+        fence = begun.claim.get("fence", 0)
+        try:
+            renewed = yield from self._renew(key, fence, None)
+        except OncewardError as error:
+            with suppress(OncewardError):
+                yield from self._release(key, fence, "it was begun too late", None, False)
+            if isinstance(error, FenceStaleError):
+                said = f"the begin of {key} took longer than its lease; nothing was done"
+                raise UnreachableError(said, key) from error
+            raise
+        return replace(begun, lease=renewed.lease, asked=renewed.asked)
 
     def _complete(self, key: str, fence: int, outcome: object, ok: bool | None) -> Steps:
         words = {"fence": fence, "outcome": outcome, "ok": ok}
@@ -171,7 +202,6 @@ class _Verbs:
 
     def _keep(self, held: Held) -> Generator[Ask | Pause, Read | None, bool]:
         """Renews a claim once; whether it is to be renewed again."""
-        asked = time.monotonic()
         try:
             # A renewal that hangs is worth no more than the lease that it is to renew.
             renewed = yield from self._renew(held.key, held.fence, None, held._until)
@@ -181,7 +211,7 @@ class _Verbs:
                 held._lost = error
         else:
             if held.lost is None:
-                held._lease, held._until = renewed.lease, asked + renewed.lease
+                held._lease, held._until = renewed.lease, renewed.asked + renewed.lease
         return held.lost is None
 
     def _end(self, held: Held, outcome: object) -> Steps:
@@ -208,7 +238,7 @@ class _Verbs:
         end = time.monotonic() + wait
         while True:
             left = max(0.0, end - time.monotonic())
-            begun = yield from self._begin(key, fingerprint, effects, None, left)
+            begun = yield from self._take(key, fingerprint, effects, left)
             claim = begun.claim
             if claim["status"] in ("acquired", "done"):
                 return begun
@@ -237,7 +267,8 @@ def outcome_of(claim: Claim) -> Any:
 def granted(claim: Claim, answer: Answer, asked: float) -> float:
     """For how long a claim is in hand: what was asked, unless its answer says less.
 
-    By the clock of whoever answered, which need not be ours; it says whole seconds.
+    By the clock of whoever answered, which need not be ours; it says whole seconds, so that up to
+    one of what it seems to say is over already.
     """
     asked = min(asked, _LEASE_MAX)
     try:
@@ -245,12 +276,12 @@ def granted(claim: Claim, answer: Answer, asked: float) -> float:
         said = (until - parsedate_to_datetime(answer.headers["date"])).total_seconds()
     except (KeyError, TypeError, ValueError):
         return asked
-    return asked if said >= asked else max(said - 1.0, said / 2, 0.0)
+    return min(asked, max(said - 1.0, said / 2, 0.0))
 
 
 def held_of(begun: Granted) -> Held:
     """What whoever has a claim in hand is told."""
-    claim, until = begun.claim, time.monotonic() + begun.lease
+    claim, until = begun.claim, begun.asked + begun.lease
     return Held(claim["key"], claim.get("fence", 0), claim["operation"], until, begun.lease)
 
 

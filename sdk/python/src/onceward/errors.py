@@ -177,10 +177,11 @@ class EffectFailedError(OncewardError):
 
 
 class UnwrittenError(OncewardError):
-    """The effect of a claim ran, and the ledger was not told its outcome; the cause says why.
+    """The effect of a claim ran, and no answer says that its outcome is written.
 
-    It is in doubt, or will be once its lease is over. A `complete` with this fence is still
-    believed.
+    The cause says why. It is in doubt once its lease is over, or free to be begun anew where that
+    is harmless, or done where the answer alone was lost. A `complete` with this fence is believed
+    until somebody has begun it since, or a person has decided.
     """
 
     def __init__(self, key: str, fence: int, cause: BaseException) -> None:

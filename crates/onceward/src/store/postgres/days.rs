@@ -54,9 +54,11 @@ impl Gone {
         (body.segment as i32) < self.bodies_before.load(Ordering::Relaxed)
     }
 
-    /// Operations before this one may be seen as less than their rows.
+    /// Operations before this one may be seen as less than their rows: their bodies are of their own day, or of
+    /// the one before where ids are ahead of the clock.
     pub(super) fn bodies_before(&self) -> OperationId {
-        OperationId::from_u128(first_of(self.bodies_before.load(Ordering::Relaxed).into()))
+        let day = i64::from(self.bodies_before.load(Ordering::Relaxed));
+        OperationId::from_u128(first_of(day.saturating_add(1)))
     }
 
     /// Operations before this one are gone, or among the rest.

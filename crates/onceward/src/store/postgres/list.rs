@@ -1,6 +1,7 @@
 //! Lists, newest first: by index where there is one, and the rest of a query row by row.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use onceward_core::id::OperationId;
 use onceward_core::operation::Operation;
@@ -16,8 +17,14 @@ use crate::store::{Counted, Page, Query, Standing, StoreError};
 const PAGE: i64 = 500;
 const PAGE_MIN: i64 = 20;
 
-/// Rows passed over at first; each stretch after is four times as long, so that what is near is found soon.
+/// Rows passed over at first; each stretch after is up to four times as long, so that what is near is found soon.
 const STRETCH: usize = 500;
+
+/// A stretch at most: one statement, behind which others of its connection wait.
+const STRETCH_MAX: usize = 8_000;
+
+/// A list that has taken so long goes on from where it is when it is asked to.
+const PASSING_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How many rows one list passes over: a server takes twice as long for it as an embedded ledger.
 const PASSED_MAX: usize = Query::PASSED_MAX / 2;
@@ -230,7 +237,8 @@ impl Listing<'_> {
         let words = [0, 1].map(|n| signs.words.get(n).map(Vec::as_slice).unwrap_or_default());
         let first = self.query.since.map_or(NIL, OperationId::first_at);
         let (mut passed, mut stretch) = (0, STRETCH);
-        while passed < PASSED_MAX {
+        let begun = Instant::now();
+        while passed < PASSED_MAX && begun.elapsed() < PASSING_TIME_MAX {
             let (before, ahead) = (Id(self.before), stretch as i64 - 1);
             let end = match through {
                 Through::All => self.links.query(LAST, &[&before, &ahead]).await?,
@@ -262,7 +270,7 @@ impl Listing<'_> {
                 None => return Ok(()),
             }
             passed += stretch;
-            stretch = (stretch * 4).min(PASSED_MAX - passed);
+            stretch = (stretch * 4).min(STRETCH_MAX).min(PASSED_MAX - passed);
         }
         self.page.next = Some(self.before);
         Ok(())
