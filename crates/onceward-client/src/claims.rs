@@ -282,13 +282,13 @@ impl Claims {
     /// on its way says little of what is left of the lease: it is renewed before anything runs, and given
     /// back where that cannot be.
     pub(crate) async fn take(&self, key: &str, begin: &Begin) -> Result<Granted, Error> {
-        let begun = self.begin_for(key, begin).await?;
-        if begun.claim.status != ClaimStatus::Acquired || !begun.is_late() {
-            return Ok(begun);
+        let granted = self.begin_for(key, begin).await?;
+        if granted.claim.status != ClaimStatus::Acquired || !granted.is_late() {
+            return Ok(granted);
         }
-        let fence = begun.claim.fence.unwrap_or_default();
+        let fence = granted.claim.fence.unwrap_or_default();
         match self.renew_for(key, fence).await {
-            Ok(renewed) => Ok(Granted { claim: begun.claim, ..renewed }),
+            Ok(renewed) => Ok(Granted { claim: granted.claim, ..renewed }),
             Err(error) => {
                 // A lease that ends by itself says the same, later; what went wrong first is what counts.
                 let _ = self.release(key, fence, &NotDone::new("it was begun too late")).await;
