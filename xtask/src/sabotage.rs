@@ -20,7 +20,7 @@ use table::{Catcher, ROWS, Row};
 use crate::{Outcome, postgres, steps};
 
 /// A run that takes longer hangs; the slowest test is far from it.
-const RUN_MAX: Duration = Duration::from_mins(3);
+const RUN_MAX: Duration = Duration::from_mins(2);
 
 /// How often the gateway is killed in a test that does so until something is found.
 const KILLS: &str = "15";
@@ -183,7 +183,12 @@ fn break_and_run(row: &'static Row, built: &Tests<'_>) -> Outcome<Found> {
     let mut runs = Vec::new();
     for catcher in row.catchers {
         let started = Instant::now();
-        let (status, said) = built.execute(catcher.suite, &[catcher.test], Some(row.name))?;
+        let run = || built.execute(catcher.suite, &[catcher.test], Some(row.name));
+        let (mut status, mut said) = run()?;
+        if status.is_none() {
+            // In a broken race one may wait for what never comes: another run has another order.
+            (status, said) = run()?;
+        }
         let took = started.elapsed();
         let notice = judge(catcher, status, &said);
         let run = Run { test: catcher.test, took, world: broken_world(&said), notice };
