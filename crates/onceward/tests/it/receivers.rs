@@ -368,7 +368,9 @@ async fn what_goes_by_a_route_takes_no_more_slots_than_that_has() {
             })
             .await;
         assert!(world.upstream.most_at_once() <= 2, "{}", world.upstream.most_at_once());
-        // What it kept is given back.
+        // The last slot is given back after the write that is seen.
+        let is_idle = async || world.engine().standing(PAY).unwrap().busy == 0;
+        world.until("what it kept is given back", is_idle).await;
         let standing = world.engine().standing(PAY).unwrap();
         assert_eq!((standing.busy, standing.bar), (0, None));
         assert_eq!(world.answered(post("k")).await.response.status, 200);
