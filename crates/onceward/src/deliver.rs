@@ -15,7 +15,7 @@ use crate::delivered::Delivered;
 use crate::mail::{SERVED, numbers, places};
 use crate::route::Route;
 use crate::sabotage::Sabotage;
-use crate::upstream::{Answer, AnswerBody, Dispatch, Doom, Failure, Sent, Target, Upstream};
+use crate::upstream::{Answer, Dispatch, Doom, Failure, Sent, Target, Upstream};
 
 /// Sends the request of `operation` once. Addresses, credentials and timeouts are the route's of
 /// this moment; method, target, headers, body and key are what was remembered.
@@ -197,7 +197,12 @@ pub(crate) async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
                 // Most answers come in one piece, which is then not copied.
                 let whole = if more.is_empty() { first } else { more.freeze() };
                 let (trailers, timings) = (body.trailers(), body.timings());
-                return answered(response(whole, trailers, headers), note, None, timings);
+                return Delivered::answered(
+                    response(whole, trailers, headers),
+                    note,
+                    None,
+                    timings,
+                );
             }
             Ok(Some(piece)) if first.is_empty() && more.is_empty() => first = piece,
             Ok(Some(piece)) => {
@@ -214,29 +219,8 @@ pub(crate) async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
         if first.len().max(more.len()) > bytes_max && !Sabotage::UnboundedBody.is_on() {
             let part = if more.is_empty() { first } else { more.freeze() };
             let (part, timings) = (response(part, Headers::default(), headers), body.timings());
-            return answered(part, note, Some(body), timings);
+            return Delivered::answered(part, note, Some(body), timings);
         }
-    }
-}
-
-fn answered(
-    response: Response,
-    note: Option<String>,
-    rest: Option<Box<dyn AnswerBody>>,
-    timings: Timings,
-) -> Delivered {
-    Delivered {
-        ending: Ending::Answered,
-        reached: Reached::Body,
-        status: Some(response.status),
-        error: note,
-        permanent: false,
-        is_ours: false,
-        is_put_off: false,
-        response: Some(response),
-        served: Vec::new(),
-        rest,
-        timings,
     }
 }
 

@@ -28,6 +28,45 @@ pub(crate) struct Delivered {
 }
 
 impl Delivered {
+    /// An answer, and what there is to say of it.
+    pub(crate) fn answered(
+        response: Response,
+        note: Option<String>,
+        rest: Option<Box<dyn AnswerBody>>,
+        timings: Timings,
+    ) -> Self {
+        Self {
+            ending: Ending::Answered,
+            reached: Reached::Body,
+            status: Some(response.status),
+            error: note,
+            permanent: false,
+            is_ours: false,
+            is_put_off: false,
+            response: Some(response),
+            served: Vec::new(),
+            rest,
+            timings,
+        }
+    }
+
+    /// Nothing was sent, because of something here, and trying again cannot help.
+    pub(crate) fn not_sent(why: &str) -> Self {
+        Self {
+            ending: Ending::Unsent,
+            reached: Reached::Nothing,
+            status: None,
+            error: Some(why.to_owned()),
+            permanent: true,
+            is_ours: true,
+            is_put_off: false,
+            response: None,
+            served: Vec::new(),
+            rest: None,
+            timings: Timings::default(),
+        }
+    }
+
     /// Whether it says nothing of whom it was for, who was not asked: what was lacking was lacking here, or the
     /// address was refused here, before it was dialled or once it was known.
     pub(crate) fn says_nothing(&self) -> bool {

@@ -115,7 +115,6 @@ fn answer_to_keep(
 
 #[cfg(test)]
 mod tests {
-    use onceward_core::attempt::{Reached, Timings};
     use onceward_core::lease::Session;
     use onceward_core::operation::State;
     use onceward_core::policy::Mode;
@@ -131,19 +130,8 @@ mod tests {
         taken.state = State::Pending { due: now };
         let taken = taken.after(Event::Started(Session(1)), now).unwrap();
         assert_eq!(taken.attempts_in_run(), 1);
-        let unsent = |is_put_off| Delivered {
-            ending: Ending::Unsent,
-            reached: Reached::Nothing,
-            status: None,
-            error: Some("why".to_owned()),
-            permanent: false,
-            is_ours: true,
-            is_put_off,
-            response: None,
-            served: Vec::new(),
-            rest: None,
-            timings: Timings::default(),
-        };
+        let unsent =
+            |is_put_off| Delivered { permanent: false, is_put_off, ..Delivered::not_sent("why") };
         let after = |is_put_off| {
             let (policy, secrets) = (Policy::default(), Secrets::new([7; 32]));
             let settled = settle(&taken, &policy, &unsent(is_put_off), true, &secrets, now);

@@ -39,7 +39,7 @@ struct First {
 
 /// That a new operation is to be compared with those of a while ago.
 pub(crate) struct Watch {
-    whose: Scope,
+    whose: u64,
     key: KeyDigest,
     within: Duration,
     now: Timestamp,
@@ -56,7 +56,7 @@ impl Watch {
     pub(crate) fn within(scope: &Scope, arrival: &Arrival, now: Timestamp) -> Option<Self> {
         let within = arrival.policy.suspect_within;
         (!within.is_zero()).then(|| Self {
-            whose: scope.clone(),
+            whose: hashed(scope),
             key: arrival.digest,
             within,
             now,
@@ -80,9 +80,9 @@ impl Suspects {
     /// Takes note of a new operation; tells the first one that has the same request and another key,
     /// and how many there were since.
     pub(crate) fn note(&self, operation: &Operation, watch: &Watch) -> Option<(OperationId, u32)> {
-        let Watch { key, within, now, .. } = *watch;
+        let Watch { whose, key, within, now, .. } = *watch;
         let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let request = request_of(&watch.whose, operation);
+        let request = request_of(whose, operation);
         if let Some(first) = lately.first.get_mut(&request)
             && now < first.at.plus(within)
         {
@@ -106,13 +106,17 @@ impl Suspects {
     }
 }
 
-/// Whose request, and which. The parts of a fingerprint are digests, each with a meaning of its own; a
-/// scope is no secret, and taken for another it costs a word too many.
-fn request_of(whose: &Scope, operation: &Operation) -> u128 {
+/// Whose request it is. A scope is no secret, and taken for another it costs a word too many.
+fn hashed(scope: &Scope) -> u64 {
     let mut hasher = DefaultHasher::new();
-    whose.hash(&mut hasher);
+    scope.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whose request, and which. The parts of a fingerprint are digests, each with a meaning of its own.
+fn request_of(whose: u64, operation: &Operation) -> u128 {
     let parts = operation.fingerprint.parts.iter().zip([1u32, 3, 5, 7]);
-    parts.fold(hasher.finish().into(), |mixed, (part, turn)| {
+    parts.fold(whose.into(), |mixed, (part, turn)| {
         mixed ^ u128::from_be_bytes(*part).rotate_left(turn)
     })
 }
@@ -127,7 +131,7 @@ mod tests {
     const WITHIN: Duration = Duration::from_mins(10);
 
     fn watch(operation: &Operation, now: Timestamp) -> Watch {
-        let (whose, key) = (operation.scope.clone(), digest_of(operation));
+        let (whose, key) = (hashed(&operation.scope), digest_of(operation));
         Watch { whose, key, within: WITHIN, now, aside: Arc::default() }
     }
 

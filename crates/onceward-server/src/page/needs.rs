@@ -67,6 +67,23 @@ pub(super) struct Need {
 }
 
 impl Need {
+    /// One thing, of no one route: what it is, and where and how somebody sees to it.
+    pub(super) fn of(
+        here: Here,
+        weight: Weight,
+        icon: Icon,
+        what: Markup,
+        (act, path): (&'static str, &str),
+    ) -> Self {
+        let (many, path) = (exactly(1), path.to_owned());
+        Self { here, weight, icon, many, what, path, act, route: None }
+    }
+
+    /// The same of so many, where there are any.
+    pub(super) fn of_many(self, many: Counted) -> Option<Self> {
+        many.is_some().then_some(Self { many, ..self })
+    }
+
     /// Whether an alert speaks of the same.
     fn is_about(&self, alert: &Alert) -> bool {
         let here = match alert.kind {
@@ -124,18 +141,8 @@ impl Needs {
             let lines = outboxes.iter().filter_map(|(outbox, shown)| {
                 let (weight, what) = outbox_need(shown)?;
                 let what = html! { strong { "Outbox " (outbox.name) } ": " (what) };
-                let (here, icon) = (Here::Outboxes, Icon::Outboxes);
-                let path = "/outboxes".to_owned();
-                Some(Need {
-                    here,
-                    weight,
-                    icon,
-                    many: exactly(1),
-                    what,
-                    path,
-                    act: "Look",
-                    route: None,
-                })
+                let way = ("Look", "/outboxes");
+                Some(Need::of(Here::Outboxes, weight, Icon::Outboxes, what, way))
             });
             needs.ask("every outbox is read to its end", few(lines.collect(), "outboxes"));
         }
@@ -223,37 +230,22 @@ pub(super) fn few(mut needs: Vec<Need>, what: &str) -> Vec<Need> {
 fn in_doubt(many: Counted) -> Option<Need> {
     let what = html! { strong { (counted(many)) " in doubt" }
     ": sent or begun, and nobody has said whether it was done" };
-    let (here, weight, icon) = (Here::InDoubt, Weight::Doubtful, Icon::Doubt);
-    let path = "/in-doubt".to_owned();
-    let need = Need { here, weight, icon, many, what, path, act: "Resolve", route: None };
-    many.is_some().then_some(need)
+    let way = ("Resolve", "/in-doubt");
+    Need::of(Here::InDoubt, Weight::Doubtful, Icon::Doubt, what, way).of_many(many)
 }
 
 fn dead(many: Counted) -> Option<Need> {
     let what = html! { strong { (counted(many)) @if many == exactly(1) { " dead letter" } @else { " dead letters" } }
     ": ended badly, and nobody was told" };
-    let (here, weight, icon) = (Here::Dead, Weight::Bad, Icon::Dead);
-    let path = "/dead".to_owned();
-    let need = Need { here, weight, icon, many, what, path, act: "Look why", route: None };
-    many.is_some().then_some(need)
+    let way = ("Look why", "/dead");
+    Need::of(Here::Dead, Weight::Bad, Icon::Dead, what, way).of_many(many)
 }
 
 fn stuck(many: u64) -> Option<Need> {
     let what = html! { strong { (number(many)) @if many == 1 { " saga is" } @else { " sagas are" } " stuck" }
     ": part of it is done, and only a person can say how to go on" };
-    let (here, weight, icon) = (Here::Sagas, Weight::Bad, Icon::Sagas);
-    let path = "/sagas?state=stuck".to_owned();
-    let need = Need {
-        here,
-        weight,
-        icon,
-        many: exactly(many),
-        what,
-        path,
-        act: "Lead it on",
-        route: None,
-    };
-    (many > 0).then_some(need)
+    let way = ("Lead it on", "/sagas?state=stuck");
+    Need::of(Here::Sagas, Weight::Bad, Icon::Sagas, what, way).of_many(exactly(many))
 }
 
 /// Sources whose webhooks are refused, a line each.
@@ -265,16 +257,8 @@ async fn refused(node: &View, now: Timestamp) -> Result<Vec<Need>, Problem> {
             " refused in an hour, the last " (words::time(refused.last, now))
             " (" (refused.reason.replace('_', " ")) ")"
         };
-        Need {
-            here: Here::Sources,
-            weight: Weight::Doubtful,
-            icon: Icon::Sources,
-            many: exactly(1),
-            what,
-            path: format!("/sources#source-{}", refused.source),
-            act: "Look why",
-            route: None,
-        }
+        let place = format!("/sources#source-{}", refused.source);
+        Need::of(Here::Sources, Weight::Doubtful, Icon::Sources, what, ("Look why", &place))
     });
     Ok(few(lines.collect(), "sources refuse webhooks"))
 }
@@ -286,8 +270,8 @@ fn receivers(node: &View, all: &[Subscription], now: Timestamp) -> Vec<Need> {
             [one] => format!("/subscriptions#{}", one.name),
             _ => "/subscriptions".to_owned(),
         };
-        let (here, many) = (Here::Subscriptions, exactly(of.len() as u64));
-        Need { here, weight, icon, many, what, path, act: "Look", route: None }
+        let many = exactly(of.len() as u64);
+        Need::of(Here::Subscriptions, weight, icon, what, ("Look", &path)).of_many(many)
     };
     let of = |state| all.iter().filter(|it| state_of(node, it) == state).collect::<Vec<_>>();
     let named = |of: &[&Subscription], verbs: [&str; 2]| match of {
@@ -296,23 +280,18 @@ fn receivers(node: &View, all: &[Subscription], now: Timestamp) -> Vec<Need> {
     };
     let (failing, paused) = (of("failing"), of("paused"));
     let since = failing.iter().filter_map(|it| it.failing_since).min();
-    let mut needs = Vec::new();
-    if !failing.is_empty() {
-        let what = html! {
-            (named(&failing, ["fails", "fail"]))
-            @if let Some(since) = since { ", since " (words::time(since, now)) }
-            ": what is for " @if failing.len() == 1 { "it" } @else { "them" } " waits"
-        };
-        needs.push(need(Weight::Bad, Icon::Subscriptions, &failing, what));
-    }
-    if !paused.is_empty() {
-        let what = html! {
-            (named(&paused, ["is paused", "are paused"]))
-            ": what is for " @if paused.len() == 1 { "it" } @else { "them" } " waits"
-        };
-        needs.push(need(Weight::Meant, Icon::Paused, &paused, what));
-    }
-    needs
+    let fail = html! {
+        (named(&failing, ["fails", "fail"]))
+        @if let Some(since) = since { ", since " (words::time(since, now)) }
+        (waits(failing.len()))
+    };
+    let stand = html! { (named(&paused, ["is paused", "are paused"])) (waits(paused.len())) };
+    let failing = need(Weight::Bad, Icon::Subscriptions, &failing, fail);
+    failing.into_iter().chain(need(Weight::Meant, Icon::Paused, &paused, stand)).collect()
+}
+
+fn waits(receivers: usize) -> Markup {
+    html! { ": what is for " @if receivers == 1 { "it" } @else { "them" } " waits" }
 }
 
 /// What a receiver is called.

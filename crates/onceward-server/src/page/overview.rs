@@ -221,35 +221,22 @@ fn figure(class: &str, icon: Icon, name: &str, many: Counted, path: &str, note: 
 fn behind(late: Duration) -> Need {
     let what = html! { strong { "Accepted work is behind" }
     ": the oldest has been due for " (words::duration(late)) };
-    let (here, weight, icon) = (Here::Operations, Weight::Bad, Icon::Pending);
-    let path = "/operations?state=pending".to_owned();
-    Need { here, weight, icon, many: exactly(1), what, path, act: "See what waits", route: None }
+    let way = ("See what waits", "/operations?state=pending");
+    Need::of(Here::Operations, Weight::Bad, Icon::Pending, what, way)
 }
 
 fn late(many: u64) -> Option<Need> {
     let what = html! { strong { (number(many)) @if many == 1 { " late duplicate" } @else { " late duplicates" } }
     " in 24 hours: asked again after the window had ended" };
-    let (here, weight, icon) = (Here::Duplicates, Weight::Doubtful, Icon::Keys);
-    let path = "/keys".to_owned();
-    let need = Need {
-        here,
-        weight,
-        icon,
-        many: exactly(many),
-        what,
-        path,
-        act: "Look at the windows",
-        route: None,
-    };
-    (many > 0).then_some(need)
+    let way = ("Look at the windows", "/keys");
+    Need::of(Here::Duplicates, Weight::Doubtful, Icon::Keys, what, way).of_many(exactly(many))
 }
 
 fn disk(free: u64) -> Need {
     let what = html! { strong { (number(free >> 20)) " MiB are left" }
     " where the ledger is: without room new work is refused" };
-    let (here, weight, icon) = (Here::Overview, Weight::Bad, Icon::Warning);
-    let path = "/docs/on-call/OncewardDiskLow".to_owned();
-    Need { here, weight, icon, many: exactly(1), what, path, act: "What to do", route: None }
+    let way = ("What to do", "/docs/on-call/OncewardDiskLow");
+    Need::of(Here::Overview, Weight::Bad, Icon::Warning, what, way)
 }
 
 /// Receivers that do not have what they were to be told, each with the last reason.
@@ -261,7 +248,5 @@ fn unreached(firing: &[Firing]) -> BTreeMap<String, String> {
 
 fn unreached_need(to: &str, why: &str) -> Need {
     let what = html! { strong { "Alerts do not reach " (to) } @if !why.is_empty() { ": " (why) } };
-    let (here, weight, icon) = (Here::Alerts, Weight::Bad, Icon::Alerts);
-    let path = "/alerts".to_owned();
-    Need { here, weight, icon, many: exactly(1), what, path, act: "Look", route: None }
+    Need::of(Here::Alerts, Weight::Bad, Icon::Alerts, what, ("Look", "/alerts"))
 }

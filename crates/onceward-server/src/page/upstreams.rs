@@ -14,7 +14,7 @@ use onceward::store::{Query, Standing as Stands};
 use onceward::tally::{AD_HOC, Counts, OTHER, SUBSCRIPTIONS, Span, Stats, name_of};
 use onceward::{Bar, Standing};
 
-use super::frame::{Frame, Here, Html, act, exactly, heading, number, stacked};
+use super::frame::{Frame, Here, Html, act, heading, number, stacked};
 use super::icons::Icon;
 use super::needs::{Need, Weight, few};
 use super::profile;
@@ -127,8 +127,8 @@ pub(super) fn needs(node: &View, now: Timestamp) -> Vec<Need> {
             }),
         };
         let what = html! { strong { "Upstream " (name) } ": " (why) };
-        let (here, path, route) = (Here::Upstreams, place(&name), Some(name));
-        Need { here, weight, icon, many: exactly(1), what, path, act, route }
+        let need = Need::of(Here::Upstreams, weight, icon, what, (act, &place(&name)));
+        Need { route: Some(name), ..need }
     });
     few(needs.collect(), "upstreams are held back")
 }

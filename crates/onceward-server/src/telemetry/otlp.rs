@@ -79,7 +79,7 @@ impl Outgoing {
         Self { queue, sending: Mutex::new(Some(sending)) }
     }
 
-    /// Tells of a span; nothing of it is made where as many wait as may: then it is lost.
+    /// Tells of a span; nothing of it is written where as many wait as may: then it is lost.
     pub(super) fn tell(&self, span: &Span<'_>, attributes: impl FnOnce(&mut Attributes<'_>)) {
         let Queue { count, most, lost, .. } = &*self.queue;
         if count.fetch_add(1, Ordering::Relaxed) < *most {

@@ -4,8 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onceward_core::attempt::{Ending, Reached, Timings};
-use onceward_core::exchange::{Request, Response};
+use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::id::OperationId;
 use onceward_core::key::{KeyDigest, ScopeKind};
 use onceward_core::lease::BEAT;
@@ -257,7 +256,7 @@ impl Engine {
             }
             (Some(_), Some(Before::Unknown(why))) => {
                 let why = format!("not sent, because nobody knows whether it was done: {why}");
-                Delivered { permanent: false, ..not_sent(&why) }
+                Delivered { permanent: false, ..Delivered::not_sent(&why) }
             }
             (route, _) => {
                 let route = route.as_ref();
@@ -315,6 +314,14 @@ impl Engine {
         }
     }
 
+    /// Tells the upstream of the span that the attempt under way is.
+    fn tell_span(&self, operation: &Operation, said: &mut Headers) {
+        if let Some(sampling) = self.sampling.get() {
+            let span = sampling.of_attempt(operation, operation.attempts_made());
+            said.set(TRACEPARENT, Bytes::copy_from_slice(&span.text()));
+        }
+    }
+
     /// Sends what an attempt was begun for, where it may be sent still.
     async fn deliver(
         self: &Arc<Self>,
@@ -327,13 +334,13 @@ impl Engine {
     ) -> Result<Delivered, StoreError> {
         Ok(match route {
             _ if is_past_its_deadline(operation) => {
-                not_sent("the caller's deadline had passed before it could be sent")
+                Delivered::not_sent("the caller's deadline had passed before it could be sent")
             }
             _ if operation.scope.kind == ScopeKind::Callback && !self.has_teller() => {
-                not_sent("callbacks.secret is not configured any more")
+                Delivered::not_sent("callbacks.secret is not configured any more")
             }
             _ if self.has_lost(operation).await? => {
-                not_sent("this node was taken for gone before it could be sent")
+                Delivered::not_sent("this node was taken for gone before it could be sent")
             }
             Some(_) if operation.scope.kind == ScopeKind::Event => {
                 slot.spend();
@@ -341,18 +348,17 @@ impl Engine {
             }
             Some(_) if operation.scope.kind == ScopeKind::Delivery => {
                 let Some(addressed) = self.address_delivery(operation, request) else {
-                    return Ok(not_sent("its subscription ended before it could be sent"));
+                    return Ok(Delivered::not_sent(
+                        "its subscription ended before it could be sent",
+                    ));
                 };
                 let (route, request, mut said) = addressed;
                 if route.through.as_deref() != slot.beyond_of() {
                     let why = "its subscription leads elsewhere since it was taken";
-                    return Ok(Delivered { is_put_off: true, ..not_sent(why) });
+                    return Ok(Delivered { is_put_off: true, ..Delivered::not_sent(why) });
                 }
                 slot.spend();
-                if let Some(sampling) = self.sampling.get() {
-                    let of_attempt = sampling.of_attempt(operation, operation.attempts_made());
-                    said.set(TRACEPARENT, Bytes::copy_from_slice(&of_attempt.text()));
-                }
+                self.tell_span(operation, &mut said);
                 let upstream = &*self.upstream;
                 let delivered =
                     deliver(upstream, &route, operation, request, means.timeout, said).await;
@@ -363,10 +369,7 @@ impl Engine {
                 slot.spend();
                 let request = Arc::clone(request);
                 let mut said = self.signature(operation, route, &request);
-                if let Some(sampling) = self.sampling.get() {
-                    let of_attempt = sampling.of_attempt(operation, operation.attempts_made());
-                    said.set(TRACEPARENT, Bytes::copy_from_slice(&of_attempt.text()));
-                }
+                self.tell_span(operation, &mut said);
                 let upstream = means.handler.as_ref().map_or(&self.upstream, |own| &own.0);
                 let delivered =
                     deliver(&**upstream, route, operation, request, means.timeout, said).await;
@@ -376,7 +379,7 @@ impl Engine {
                 }
                 delivered
             }
-            None => not_sent("the route is not configured any more"),
+            None => Delivered::not_sent("the route is not configured any more"),
         })
     }
 
@@ -393,7 +396,7 @@ impl Engine {
             }
             done => {
                 *operation = done?;
-                let found = not_sent("it was found");
+                let found = Delivered::not_sent("it was found");
                 self.observe_attempt(operation, &found);
                 Ok(Some(found))
             }
@@ -444,7 +447,7 @@ impl Engine {
         let why = format!("its request cannot be read: {error}");
         self.observer.observe(Fact::Trouble(&format!("{}: {why}", operation.id)));
         let (_, policy) = self.route_of(operation);
-        let not_sent = not_sent(&why);
+        let not_sent = Delivered::not_sent(&why);
         let now = self.clock.now();
         let settle = || settle(operation, &policy, &not_sent, true, &self.secrets, now);
         let Ok(write) = settle() else { return };
@@ -475,21 +478,4 @@ impl Engine {
 fn is_past_its_deadline(operation: &Operation) -> bool {
     let started_at = operation.attempts.last().map(|attempt| attempt.started_at);
     operation.deadline.is_some_and(|deadline| started_at.is_some_and(|at| at > deadline))
-}
-
-/// An attempt that provably sent nothing, and that trying again cannot help.
-fn not_sent(why: &str) -> Delivered {
-    Delivered {
-        ending: Ending::Unsent,
-        reached: Reached::Nothing,
-        status: None,
-        error: Some(why.to_owned()),
-        permanent: true,
-        is_ours: true,
-        is_put_off: false,
-        response: None,
-        served: Vec::new(),
-        rest: None,
-        timings: Timings::default(),
-    }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onceward_core::attempt::{Ending, Reached, Timings};
+use onceward_core::attempt::Timings;
 use onceward_core::event::Event;
 use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::key::{Key, Scope, ScopeKind};
@@ -194,39 +194,16 @@ impl Engine {
 /// An event went to so many.
 fn fanned_out(deliveries: usize) -> Delivered {
     let json = Bytes::from_static(b"application/json");
-    Delivered {
-        ending: Ending::Answered,
-        reached: Reached::Body,
-        status: Some(200),
-        error: None,
-        permanent: false,
-        is_ours: false,
-        is_put_off: false,
-        response: Some(Response {
-            status: 200,
-            headers: Headers(vec![("content-type".to_owned(), json)]),
-            body: json!({"deliveries": deliveries}).to_string().into(),
-            trailers: Headers::default(),
-        }),
-        served: Vec::new(),
-        rest: None,
-        timings: Timings::default(),
-    }
+    let response = Response {
+        status: 200,
+        headers: Headers(vec![("content-type".to_owned(), json)]),
+        body: json!({"deliveries": deliveries}).to_string().into(),
+        trailers: Headers::default(),
+    };
+    Delivered::answered(response, None, None, Timings::default())
 }
 
 /// It did not, or not to all.
 fn not_fanned_out(why: &str, permanent: bool) -> Delivered {
-    Delivered {
-        ending: Ending::Unsent,
-        reached: Reached::Nothing,
-        status: None,
-        error: Some(why.to_owned()),
-        permanent,
-        is_ours: true,
-        is_put_off: false,
-        response: None,
-        served: Vec::new(),
-        rest: None,
-        timings: Timings::default(),
-    }
+    Delivered { permanent, ..Delivered::not_sent(why) }
 }

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::signs::Signs;
 use super::{Standing, StoreError};
 
+mod signs;
 mod timings;
 
 /// The latest shape that is read; the database compares it with a row's first byte.
@@ -472,4 +473,3 @@ fn act(row: ActRow) -> Result<Act, StoreError> {
 
 #[cfg(test)]
 mod fuzz;
-mod signs;

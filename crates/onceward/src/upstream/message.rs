@@ -11,6 +11,7 @@ use http::header::{
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri};
 use onceward_core::exchange::Headers;
+use onceward_core::trace::TRACEPARENT;
 use thiserror::Error;
 
 use super::Dispatch;
@@ -210,13 +211,13 @@ fn name_of(name: &str) -> Result<HeaderName, InvalidHeaderName> {
     const OPERATION: HeaderName = HeaderName::from_static("onceward-operation");
     const ATTEMPT: HeaderName = HeaderName::from_static("onceward-attempt");
     const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
-    const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+    const SPAN: HeaderName = HeaderName::from_static(TRACEPARENT);
     Ok(match name {
         "idempotency-key" => KEY,
         "onceward-operation" => OPERATION,
         "onceward-attempt" => ATTEMPT,
         "baggage" => BAGGAGE,
-        "traceparent" => TRACEPARENT,
+        TRACEPARENT => SPAN,
         _ => HeaderName::from_bytes(name.as_bytes())?,
     })
 }
