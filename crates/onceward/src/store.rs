@@ -5,6 +5,7 @@
 //! on stable storage.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -298,8 +299,10 @@ pub struct Query {
     pub subject: Option<String>,
     /// Only those whose key, label, target or id contains this.
     pub text: Option<String>,
-    /// Only those whose last answer had this status.
-    pub status: Option<u16>,
+    /// Only those whose last answer had one of these statuses.
+    pub status: Option<RangeInclusive<u16>>,
+    /// Only those that had so many attempts or more.
+    pub attempts_min: Option<u32>,
     /// Only those that are dead for this reason.
     pub reason: Option<Death>,
     /// Only those that met no status last.
@@ -367,7 +370,10 @@ impl Query {
             && is(&self.key, operation.key.as_str())
             && is(&self.label, label)
             && is(&self.subject, operation.subject.as_ref().map_or("", |subject| &subject.name))
-            && self.status.is_none_or(|status| operation.last_status() == Some(status))
+            && self.status.as_ref().is_none_or(|wanted| {
+                operation.last_status().is_some_and(|status| wanted.contains(&status))
+            })
+            && self.attempts_min.is_none_or(|least| operation.attempts_made() >= least)
             && self.reason.is_none_or(|reason| operation.state == State::Dead(reason))
             && self
                 .error

@@ -302,6 +302,7 @@ const ROUTED: &[Endpoint] = &[
     page(GET, "/bulk", Roles::READ, Reach::Whole),
     page(POST, "/bulk", Roles::OPERATE, Reach::Whole),
     page(GET, "/bulk/plan", Roles::OPERATE, Reach::Whole),
+    page(POST, "/bulk/plan", Roles::OPERATE, Reach::Whole),
     page(GET, "/bulk/{bulk}", Roles::READ, Reach::Whole),
     page(POST, "/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole),
     // Its frame has the counts of every route.

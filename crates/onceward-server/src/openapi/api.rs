@@ -15,6 +15,7 @@ const FILTER: &[&str] = &[
     "subject",
     "text",
     "status",
+    "attemptsMin",
     "noStatus",
     "deadFor",
     "error",

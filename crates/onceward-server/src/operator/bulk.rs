@@ -6,6 +6,7 @@ use axum::extract::{Extension, Path};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
+use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Death, State};
 use onceward::core::risk::Risk;
@@ -14,8 +15,8 @@ use onceward::{Bulk, BulkDeed, BulkOrder, BulkOutcomes, BulkPlan, Person};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::filter::{Filter, standing_name};
-use super::handler::{Act, Answer, Because, Said, all, invalid, person};
+use super::filter::{Filter, Statuses, standing_name};
+use super::handler::{Act, Answer, Because, Said, all, id_of, invalid, person};
 use super::keys::then_of;
 use super::operations::risks;
 use crate::access::Caller;
@@ -42,7 +43,10 @@ pub(super) fn router() -> Router<Arc<Node>> {
 pub(crate) struct Wanted {
     /// `redeliver`, `retry`, `cancel`, `resolve` or `forget`.
     pub(crate) action: String,
+    #[serde(default)]
     pub(crate) filter: Filter,
+    /// Of those that match only these; without a filter, these.
+    pub(crate) ids: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) reason: String,
     #[serde(default)]
@@ -94,7 +98,8 @@ impl Wanted {
                 "filter: a bulk goes through all that match; leave cursor and limit out",
             ));
         }
-        if !self.filter.is_set() {
+        let picked = self.picked()?;
+        if !self.filter.is_set() && picked.is_empty() {
             return Err(invalid(
                 "filter: say which operations; an empty one would mean everything",
             ));
@@ -111,7 +116,20 @@ impl Wanted {
         };
         let (deed, filter, taken) =
             (self.deed()?, node.lay(self.filter.query()?)?, self.accept_risk.risks()?);
-        Ok(BulkOrder { deed, filter, taken, rate, person })
+        Ok(BulkOrder { deed, filter, picked, taken, rate, person })
+    }
+
+    /// The operations that are named.
+    fn picked(&self) -> Result<Vec<OperationId>, Problem> {
+        let Some(ids) = &self.ids else { return Ok(Vec::new()) };
+        // A list that came out empty means none, and never all that match.
+        if ids.is_empty() || ids.len() > BulkOrder::PICKED_MAX {
+            return Err(invalid(format!(
+                "ids: name between 1 and {} operations",
+                BulkOrder::PICKED_MAX
+            )));
+        }
+        ids.iter().map(|id| id_of(id)).collect()
     }
 
     fn deed(&self) -> Result<BulkDeed, Problem> {
@@ -152,6 +170,7 @@ pub(crate) fn shown(bulk: &Bulk) -> Value {
         "action": order.deed.name(),
         "state": bulk.standing.name(),
         "filter": which(&order.filter),
+        "picked": Some(order.picked.len()).filter(|picked| *picked > 0),
         "who": order.person.who,
         "reason": order.person.reason,
         "rate": order.rate,
@@ -181,6 +200,7 @@ fn which(query: &Query) -> Value {
         subject,
         text,
         status,
+        attempts_min,
         no_status,
         reason,
         error,
@@ -204,7 +224,8 @@ fn which(query: &Query) -> Value {
         "label": label,
         "subject": subject,
         "text": text,
-        "status": status,
+        "status": status.as_ref().map(|range| Statuses::of(range).told()),
+        "attempts_min": attempts_min,
         "no_status": no_status,
         "reason": reason.map(Death::name),
         "error": error,

@@ -38,7 +38,7 @@ const ENDPOINTS: &[(&str, &str)] = &[
          POST /v1/sagas/{id}/cancel, POST /v1/sagas/{id}/resolve, POST /sagas/{id}/pause,
          POST /sagas/{id}/resume, POST /sagas/{id}/retry, POST /sagas/{id}/cancel,
          POST /sagas/{id}/resolve, POST /v1/resolve, POST /v1/bulk, POST /v1/bulk/b/stop, POST /v1/outbox/o/retry, POST /bulk,
-         GET /bulk/plan, POST /bulk/b/stop, GET /operations/{id}/redeliver,
+         GET /bulk/plan, POST /bulk/plan, POST /bulk/b/stop, GET /operations/{id}/redeliver,
          POST /operations/{id}/redeliver, POST /operations/{id}/resend, GET /operations/{id}/cancel,
          POST /operations/{id}/cancel, GET /operations/{id}/resolve, POST /operations/{id}/resolve,
          GET /operations/{id}/forget, POST /operations/{id}/forget, GET /operations/{id}/lookup,

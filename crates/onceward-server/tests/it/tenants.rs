@@ -137,6 +137,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Owns, "+GET /bulk", ""),
     (Owns, "POST /bulk", "reason=r&rate=1"),
     (Owns, "GET /bulk/plan", ""),
+    (Owns, "POST /bulk/plan", "op=op_01kb2n9f5nep3b8m6wq6r9t2vx"),
     (Nothing, "+GET /bulk/{bulk}", ""),
     (Nothing, "POST /bulk/{bulk}/stop", "reason=r"),
     (Nothing, "+GET /operations/{id}", ""),
