@@ -33,6 +33,7 @@ mod profile;
 mod resend;
 mod rows;
 mod sagas;
+mod saved;
 mod sources;
 mod stats;
 mod story;
@@ -94,6 +95,8 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/bulk/plan", get(bulk::plan::of_filter).post(bulk::plan::of_selected))
         .route("/bulk/{bulk}", get(bulk::show))
         .route("/bulk/{bulk}/stop", post(bulk::stop))
+        .route("/filters", post(saved::save))
+        .route("/filters/delete", post(saved::delete))
         .route("/operations/{id}", get(story::show))
         .route("/operations/{id}/request", get(story::request_file))
         .route("/operations/{id}/response", get(story::response_file))

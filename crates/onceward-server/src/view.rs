@@ -29,6 +29,7 @@ use crate::node::Node;
 use crate::operator::{id_of, invalid};
 use crate::outbox::Shown;
 use crate::problem::Problem;
+use crate::saved::{self, Saved};
 use crate::shape;
 use crate::source::Source;
 use crate::source::rejects::{self, Refusing};
@@ -427,6 +428,17 @@ impl View {
         found.filter(|subscription| self.sees(&subscription.tenant)).ok_or_else(why)
     }
 
+    /// The filters that its people saved, by name.
+    pub(crate) async fn saved_filters(&self) -> Result<Vec<Saved>, Problem> {
+        Ok(saved::all(&**self.engine.store(), self.tenant()).await?)
+    }
+
+    /// The one of this name.
+    pub(crate) async fn saved_filter(&self, name: &str) -> Result<Saved, Problem> {
+        let found = self.saved_filters().await?.into_iter().find(|saved| saved.name == name);
+        found.ok_or_else(|| saved::unknown(name))
+    }
+
     /// Its access keys.
     pub(crate) fn keys(&self) -> Vec<AccessKey> {
         self.access.list().into_iter().filter(|key| self.sees(&key.tenant)).collect()
@@ -492,6 +504,7 @@ mod tests {
         "sources.all(",
         "sources.get(",
         "access.list(",
+        "saved::all(",
         "alerts.firing(",
         "access.find(",
         "State<Arc<Node>>",

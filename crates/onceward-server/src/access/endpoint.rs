@@ -247,6 +247,10 @@ const ROUTED: &[Endpoint] = &[
     api(POST, "/v1/bulk", Roles::OPERATE, Reach::Whole, api::BEGIN_BULK),
     api(GET, "/v1/bulk/{bulk}", Roles::READ, Reach::Whole, api::GET_BULK),
     api(POST, "/v1/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole, api::STOP_BULK),
+    // Whoever reads a list finds it by them; they are everybody's of the tenant.
+    api(GET, "/v1/filters", Roles::READ, Reach::Whole, api::LIST_FILTERS),
+    api(POST, "/v1/filters", Roles::OPERATE, Reach::Whole, api::SAVE_FILTER),
+    api(DELETE, "/v1/filters/{filter}", Roles::OPERATE, Reach::Whole, api::DELETE_FILTER),
     // An event belongs to no route.
     api(GET, "/v1/events", Roles::READ, Reach::Whole, api::LIST_EVENTS),
     api(POST, "/v1/events", Roles::SEND, Reach::Whole, api::PUBLISH),
@@ -304,6 +308,8 @@ const ROUTED: &[Endpoint] = &[
     page(GET, "/bulk/plan", Roles::OPERATE, Reach::Whole),
     page(POST, "/bulk/plan", Roles::OPERATE, Reach::Whole),
     page(GET, "/bulk/{bulk}", Roles::READ, Reach::Whole),
+    page(POST, "/filters", Roles::OPERATE, Reach::Whole),
+    page(POST, "/filters/delete", Roles::OPERATE, Reach::Whole),
     page(POST, "/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole),
     // Its frame has the counts of every route.
     page(GET, "/operations/{id}", Roles::READ, Reach::Whole),

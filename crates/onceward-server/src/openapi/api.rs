@@ -473,6 +473,22 @@ pub(crate) const RESOLVE_BY_LIST: &[Described] =
         .gives(&[(200, Json("Sifted"))])
         .refuses(&["route-unknown", "operation-conflict"])];
 
+pub(crate) const LIST_FILTERS: &[Described] =
+    &[about("Operations", "listFilters", "List the saved filters, by name")
+        .gives(&[(200, Json("SavedFilterList"))])];
+
+pub(crate) const SAVE_FILTER: &[Described] =
+    &[about("Operations", "saveFilter", "Save a filter under a name, in the place of another of it")
+        .reads("SavedFilterWanted")
+        .gives(&[(200, Json("SavedFilter"))])
+        .refuses(&["limit"])];
+
+pub(crate) const DELETE_FILTER: &[Described] =
+    &[about("Operations", "deleteFilter", "Delete a saved filter")
+        .may_read("Perhaps")
+        .gives(&[(200, Json("SavedFilterDeleted"))])
+        .refuses(&["not-found"])];
+
 pub(crate) const LIST_BULKS: &[Described] =
     &[about("Bulk", "listBulks", "List bulks").gives(&[(200, Json("BulkList"))])];
 

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use http::Uri;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::Death;
 use onceward::core::time::Timestamp;
@@ -59,6 +60,15 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// The filter that these words of an address are.
+    pub(crate) fn read(words: &[(String, String)]) -> Result<Self, Problem> {
+        let said = Serializer::new(String::new()).extend_pairs(words).finish();
+        let address = Uri::builder().path_and_query(format!("/?{said}")).build();
+        let address = address.map_err(|error| invalid(error.to_string()))?;
+        let read = axum::extract::Query::<Self>::try_from_uri(&address);
+        read.map(|read| read.0).map_err(|error| invalid(error.body_text()))
+    }
+
     /// Its words, without the place and the number.
     pub(crate) fn words(&self) -> Vec<(&'static str, String)> {
         // Taken apart, so that none can be forgotten: what a page shows, links and orders is this.

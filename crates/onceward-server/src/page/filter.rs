@@ -1,13 +1,12 @@
 //! The filter of a list, which lives in the URL, and the way to what is older.
 
-use axum::extract::{FromRequestParts, Query};
-use http::Uri;
+use axum::extract::FromRequestParts;
 use http::request::Parts;
 use maud::{Markup, html};
 use onceward::store::Page;
 use url::form_urlencoded::{Serializer, parse};
 
-use crate::operator::{Filter, Statuses, cursor, invalid};
+use crate::operator::{Filter, Statuses, cursor};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -18,7 +17,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Filtered {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        read(&said_in(parts)).map(Self)
+        Filter::read(&said_in(parts)).map(Self)
     }
 }
 
@@ -26,15 +25,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Filtered {
 pub(super) fn said_in(parts: &Parts) -> Vec<(String, String)> {
     let words = parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned();
     words.filter(|(_, value)| !value.is_empty()).collect()
-}
-
-/// The filter that these words are.
-pub(super) fn read(words: &[(String, String)]) -> Result<Filter, Problem> {
-    let said = Serializer::new(String::new()).extend_pairs(words).finish();
-    let address = Uri::builder().path_and_query(format!("/?{said}")).build();
-    let address = address.map_err(|error| invalid(error.to_string()))?;
-    let read = Query::<Filter>::try_from_uri(&address);
-    read.map(|Query(filter)| filter).map_err(|error| invalid(error.body_text()))
 }
 
 /// A word that cannot be, in a field of the form, and what that field takes.
@@ -55,13 +45,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Tried {
         let mut wrong = Vec::new();
         let mut words = said_in(parts);
         words.retain(|(name, value)| {
-            let can_be = read(&[(name.clone(), value.clone())]).and_then(|it| it.query()).is_ok();
+            let can_be = Filter::read(&[(name.clone(), value.clone())]).and_then(|it| it.query()).is_ok();
             let field = TAKES.iter().find(|(field, _)| field == name).filter(|_| !can_be);
             wrong.extend(field.map(|&(name, takes)| Wrong { name, value: value.clone(), takes }));
             field.is_none()
         });
         // What has no field to mend it is a problem.
-        Ok(Self(read(&words)?, wrong))
+        Ok(Self(Filter::read(&words)?, wrong))
     }
 }
 

@@ -10,7 +10,7 @@ use super::filter::{Filtered, Tried};
 use super::frame::{Frame, Here, Html, base_of, heading};
 use super::rows::Table;
 use super::bulk::many;
-use super::{bulk, filter, rows};
+use super::{bulk, filter, rows, saved};
 use crate::node::Node;
 use crate::operator::Filter;
 use crate::problem::Problem;
@@ -45,6 +45,7 @@ pub(super) async fn operations(
     let content = html! {
         (heading("Operations", &lead, &json))
         (running)
+        (saved::bar(&node, &node.saved_filters().await?, &filter))
         (list(&node, &headers, &filter, &page, crate::shape::now()))
     };
     Ok(Html(frame.page(Here::Operations, "Operations", &content)).into_response())

@@ -16,7 +16,7 @@ const ENDPOINTS: &[(&str, &str)] = &[
     (
         "read",
         "GET /metrics, GET /v1/sagas, GET /sagas, GET /sagas/{id}, GET /v1/operations, GET /v1/approvals, GET /v1/claims, GET /v1/routes,
-         GET /v1/routes/demo/advice, GET /v1/routes/demo/reconcile, GET /v1/bulk, GET /v1/bulk/b,
+         GET /v1/routes/demo/advice, GET /v1/routes/demo/reconcile, GET /v1/bulk, GET /v1/bulk/b, GET /v1/filters,
          GET /v1/outbox, GET /v1/outbox/o, GET /v1/sources, GET /v1/sources/s, GET /v1/stats,
          GET /v1/duplicates, GET /v1/events, GET /v1/events/{id}, GET /v1/subscriptions,
          GET /v1/subscriptions/s, GET /events, GET /events/{id}, GET /subscriptions, GET /,
@@ -38,7 +38,8 @@ const ENDPOINTS: &[(&str, &str)] = &[
          POST /v1/sagas/{id}/cancel, POST /v1/sagas/{id}/resolve, POST /sagas/{id}/pause,
          POST /sagas/{id}/resume, POST /sagas/{id}/retry, POST /sagas/{id}/cancel,
          POST /sagas/{id}/resolve, POST /v1/resolve, POST /v1/bulk, POST /v1/bulk/b/stop, POST /v1/outbox/o/retry, POST /bulk,
-         GET /bulk/plan, POST /bulk/plan, POST /bulk/b/stop, GET /operations/{id}/redeliver,
+         GET /bulk/plan, POST /bulk/plan, POST /bulk/b/stop, POST /v1/filters,
+         DELETE /v1/filters/f, POST /filters, POST /filters/delete, GET /operations/{id}/redeliver,
          POST /operations/{id}/redeliver, POST /operations/{id}/resend, GET /operations/{id}/cancel,
          POST /operations/{id}/cancel, GET /operations/{id}/resolve, POST /operations/{id}/resolve,
          GET /operations/{id}/forget, POST /operations/{id}/forget, GET /operations/{id}/lookup,

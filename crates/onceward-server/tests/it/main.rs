@@ -49,6 +49,7 @@ mod fault_flap;
 mod fault_points;
 mod fault_stop;
 mod fault_wire;
+mod filters;
 mod guard;
 mod guard_tls;
 mod guard_world;

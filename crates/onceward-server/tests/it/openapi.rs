@@ -235,6 +235,13 @@ fn people(walk: &mut Walk<'_>) {
     assert!([200, 409].contains(&stopped.status), "{}", stopped.text());
     walk.done.insert("stopBulk");
     walk.ask(400, "POST", "/v1/bulk", &json!({"action": "redeliver", "filter": {}}));
+    let named = json!({"action": "redeliver", "ids": [first, second], "reason": "these"});
+    walk.ask(202, "POST", "/v1/bulk", &named);
+    walk.post("/v1/filters", &json!({"name": "late", "query": "status=5xx&attempts_min=2"}));
+    walk.get("/v1/filters");
+    walk.get("/v1/operations?status=5xx&attempts_min=2");
+    walk.ask(200, "DELETE", "/v1/filters/late", &json!({}));
+    walk.ask(404, "DELETE", "/v1/filters/late", &json!({}));
 }
 
 fn keys(walk: &mut Walk<'_>) {

@@ -90,6 +90,9 @@ const ASKED: &[(Meets, &str, &str)] = &[
     ),
     (Nothing, "+GET /v1/bulk/{bulk}", ""),
     (Nothing, "POST /v1/bulk/{bulk}/stop", r#"{"reason": "r"}"#),
+    (Owns, "+GET /v1/filters", ""),
+    (Owns, "POST /v1/filters", r#"{"name": "late", "query": "status=5xx"}"#),
+    (Nothing, "DELETE /v1/filters/{filter}", "{}"),
     (Owns, "+GET /v1/events", ""),
     (Owns, "POST /v1/events", r#"{"type": "order.paid", "key": "event-1"}"#),
     (Nothing, "+GET /v1/events/{event}", ""),
@@ -140,6 +143,8 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Owns, "POST /bulk/plan", "op=op_01kb2n9f5nep3b8m6wq6r9t2vx"),
     (Nothing, "+GET /bulk/{bulk}", ""),
     (Nothing, "POST /bulk/{bulk}/stop", "reason=r"),
+    (Owns, "POST /filters", "name=late"),
+    (Owns, "POST /filters/delete", "name=canary-of-acme-filter"),
     (Nothing, "+GET /operations/{id}", ""),
     (Nothing, "+GET /operations/{id}/request", ""),
     (Nothing, "GET /operations/{id}/response", ""),
@@ -200,7 +205,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
 ];
 
 /// What there is, under names that nobody has.
-const NOBODYS: [(&str, &str); 7] = [
+const NOBODYS: [(&str, &str); 8] = [
     ("{event}", "op_01kb2n9f5nep3b8m6wq6r9t2vx"),
     ("{sub}", "sub_01kb2n9f5nep3b8m6wq6r9t2vx"),
     ("{id}", "op_01kb2n9f5nep3b8m6wq6r9t2vx"),
@@ -208,6 +213,7 @@ const NOBODYS: [(&str, &str); 7] = [
     ("{outbox}", "no-outbox"),
     ("{source}", "no-source"),
     ("{prefix}", "ow_nobodys0"),
+    ("{filter}", "no-such-filter"),
 ];
 
 /// An endpoint as the gateway's own table has it.
@@ -268,6 +274,7 @@ fn filled(line: &str, own: &Own) -> String {
         .replace("{outbox}", "acme-outbox")
         .replace("{source}", "acme-source")
         .replace("{prefix}", &own.prefix)
+        .replace("{filter}", &own.filter)
         .replace("{route}", if is_about_a_route { "acme-only" } else { "shared" })
         .replace("{scope}", "mails")
         .replace("{key}", "order-1")
@@ -317,6 +324,7 @@ fn all_of(gateway: &Gateway, own: &Own) -> Vec<String> {
         "GET /v1/bulk",
         "GET /v1/routes",
         "GET /v1/approvals",
+        "GET /v1/filters",
         "GET /v1/claims/mails/order-1",
         "GET /v1/outbox/acme-outbox",
         "GET /v1/sources/acme-source/rejects",

@@ -1,7 +1,7 @@
 //! The plan of a bulk: what it would do, and the forms that have it done. Its address says what is to be done,
 //! and to which operations; those that were selected in a list come as a form.
 
-use axum::extract::{Extension, Form, FromRequestParts};
+use axum::extract::{Extension, FromRequestParts};
 use axum::response::Redirect;
 use http::request::Parts;
 use maud::{Markup, html};
@@ -11,13 +11,13 @@ use onceward::core::risk::Risk;
 use serde::Deserialize;
 
 use super::super::acts::Done;
-use super::super::filter::{narrowing, read, said_in};
+use super::super::filter::{narrowing, said_in};
 use super::super::frame::{Frame, Here, Html, heading, number, reason};
 use super::super::rows::{self, Table};
 use super::many::{Act, BOX};
 use crate::access::Caller;
 use crate::operator::bulk::{RATE, Wanted, Words, begun};
-use crate::operator::{Filter, Sent, invalid, reasoned};
+use crate::operator::{Filled, Filter, Sent, invalid, reasoned};
 use crate::problem::Problem;
 use crate::shape;
 use crate::view::View;
@@ -39,7 +39,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Planned {
             said_in(parts).into_iter().partition(|(name, _)| name == "action");
         let act = action.first().map_or(Some(Act::Redeliver), |(_, name)| Act::named(name));
         let act = act.ok_or_else(|| invalid("action: `redeliver`, `retry`, `cancel` or `resolve`"))?;
-        Ok(Self { act, filter: read(&words)? })
+        Ok(Self { act, filter: Filter::read(&words)? })
     }
 }
 
@@ -65,9 +65,8 @@ pub(in crate::page) async fn of_selected(
     node: View,
     Extension(caller): Extension<Caller>,
     planned: Planned,
-    form: Result<Form<Vec<(String, String)>>, axum::extract::rejection::FormRejection>,
+    Filled(fields): Filled<Vec<(String, String)>>,
 ) -> Result<Html, Problem> {
-    let Form(fields) = form.map_err(|rejection| invalid(rejection.body_text()))?;
     let selected = fields.into_iter().filter(|(name, _)| name == BOX).map(|(_, id)| id);
     let ids: Vec<String> = selected.collect();
     if ids.is_empty() {
