@@ -115,8 +115,8 @@ pub struct BulkOrder {
     pub deed: BulkDeed,
     /// To which: its place and limit count for nothing.
     pub filter: Query,
-    /// Of these only those that somebody picked, at most [`BulkOrder::PICKED_MAX`]; all where it is empty.
-    pub picked: Vec<OperationId>,
+    /// Of these only those that somebody selected, at most [`BulkOrder::SELECTED_MAX`]; all where it is empty.
+    pub selected: Vec<OperationId>,
     /// The risks that are taken; what has another is left out.
     pub taken: Vec<Risk>,
     /// Acts a second, at most.
@@ -231,8 +231,8 @@ fn id_of(name: &str) -> Option<OperationId> {
 }
 
 impl BulkOrder {
-    /// How many can be picked: of as many it is told what became of them.
-    pub const PICKED_MAX: usize = acted::ACTED_MAX;
+    /// How many can be selected: of as many it is told what became of them.
+    pub const SELECTED_MAX: usize = acted::ACTED_MAX;
 
     /// The query for one page that goes on behind `before`.
     fn page(&self, before: OperationId, limit: usize) -> Query {
@@ -287,7 +287,7 @@ impl Engine {
         Ok(plan)
     }
 
-    /// The newest operations behind `before` that `order` is for. Those that were picked are looked up, however
+    /// The newest operations behind `before` that `order` is for. Those that were selected are looked up, however
     /// old they are.
     async fn bulk_page(
         &self,
@@ -296,10 +296,10 @@ impl Engine {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let query = order.page(before, limit);
-        if order.picked.is_empty() {
+        if order.selected.is_empty() {
             return self.store.list(query).await;
         }
-        let mut left: Vec<_> = order.picked.iter().copied().filter(|id| *id < before).collect();
+        let mut left: Vec<_> = order.selected.iter().copied().filter(|id| *id < before).collect();
         left.sort_unstable_by_key(|id| Reverse(*id));
         left.dedup();
         let mut page = Page::default();

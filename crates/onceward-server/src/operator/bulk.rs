@@ -98,8 +98,8 @@ impl Wanted {
                 "filter: a bulk goes through all that match; leave cursor and limit out",
             ));
         }
-        let picked = self.picked()?;
-        if !self.filter.is_set() && picked.is_empty() {
+        let selected = self.selected()?;
+        if !self.filter.is_set() && selected.is_empty() {
             return Err(invalid(
                 "filter: say which operations; an empty one would mean everything",
             ));
@@ -116,17 +116,17 @@ impl Wanted {
         };
         let (deed, filter, taken) =
             (self.deed()?, node.lay(self.filter.query()?)?, self.accept_risk.risks()?);
-        Ok(BulkOrder { deed, filter, picked, taken, rate, person })
+        Ok(BulkOrder { deed, filter, selected, taken, rate, person })
     }
 
     /// The operations that are named.
-    fn picked(&self) -> Result<Vec<OperationId>, Problem> {
+    fn selected(&self) -> Result<Vec<OperationId>, Problem> {
         let Some(ids) = &self.ids else { return Ok(Vec::new()) };
         // A list that came out empty means none, and never all that match.
-        if ids.is_empty() || ids.len() > BulkOrder::PICKED_MAX {
+        if ids.is_empty() || ids.len() > BulkOrder::SELECTED_MAX {
             return Err(invalid(format!(
                 "ids: name between 1 and {} operations",
-                BulkOrder::PICKED_MAX
+                BulkOrder::SELECTED_MAX
             )));
         }
         ids.iter().map(|id| id_of(id)).collect()
@@ -170,7 +170,7 @@ pub(crate) fn shown(bulk: &Bulk) -> Value {
         "action": order.deed.name(),
         "state": bulk.standing.name(),
         "filter": which(&order.filter),
-        "picked": Some(order.picked.len()).filter(|picked| *picked > 0),
+        "selected": Some(order.selected.len()).filter(|selected| *selected > 0),
         "who": order.person.who,
         "reason": order.person.reason,
         "rate": order.rate,

@@ -14,13 +14,13 @@ use crate::setting;
 use crate::store::{Query, Standing, StoreError};
 
 /// What the settings of bulks are called: the id follows, so that names are in the order of time. Those
-/// whose filter says why an operation is dead stand apart, and so do those that are for what was picked, or for
+/// whose filter says why an operation is dead stand apart, and so do those that are for what was selected, or for
 /// a range: a release that does not know that would go through more than is meant, and does not look there.
-pub(super) const PREFIXES: [&str; 3] = ["bulk/", "bulk.cause/", "bulk.picked/"];
+pub(super) const PREFIXES: [&str; 3] = ["bulk/", "bulk.cause/", "bulk.selected/"];
 
 /// What stands behind the row of a bulk whose name has the prefix in this place, and in those before it.
 const CAUSE: usize = 1;
-const PICKED: usize = 2;
+const SELECTED: usize = 2;
 
 /// The names that a bulk with this id may have: it has one of them.
 pub(super) fn names_of(id: OperationId) -> [String; 3] {
@@ -35,8 +35,8 @@ pub(super) fn name_of(bulk: &Bulk) -> String {
 /// The place of the prefix of a bulk's name.
 fn apart(order: &BulkOrder) -> usize {
     let filter = &order.filter;
-    if !order.picked.is_empty() || filter.attempts_min.is_some() || range_of(filter).is_some() {
-        PICKED
+    if !order.selected.is_empty() || filter.attempts_min.is_some() || range_of(filter).is_some() {
+        SELECTED
     } else if has_cause(filter) {
         CAUSE
     } else {
@@ -122,8 +122,8 @@ struct CauseRow {
 
 /// And behind that, of those that stand apart for this.
 #[derive(Default, Serialize, Deserialize)]
-struct PickedRow {
-    picked: Vec<u128>,
+struct SelectedRow {
+    selected: Vec<u128>,
     statuses: Option<(u16, u16)>,
     attempts_min: Option<u32>,
 }
@@ -184,15 +184,15 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
         no_status: filter.no_status,
         no_error: filter.no_error,
     };
-    if apart < PICKED {
+    if apart < SELECTED {
         return setting::encode(&(row, further, cause));
     }
-    let picked = PickedRow {
-        picked: order.picked.iter().map(|id| id.as_u128()).collect(),
+    let selected = SelectedRow {
+        selected: order.selected.iter().map(|id| id.as_u128()).collect(),
         statuses: range_of(filter),
         attempts_min: filter.attempts_min,
     };
-    setting::encode(&(row, further, cause, picked))
+    setting::encode(&(row, further, cause, selected))
 }
 
 /// The bulk that is kept under `name`; none where it has a word of a later release, whose nodes see to it.
@@ -207,9 +207,9 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Option<Bulk>, StoreErro
     };
     let (cause, behind) =
         if apart < CAUSE { (CauseRow::default(), behind) } else { part(name, behind)? };
-    let picked = if apart < PICKED { PickedRow::default() } else { part(name, behind)?.0 };
+    let selected = if apart < SELECTED { SelectedRow::default() } else { part(name, behind)?.0 };
     let kept = Bytes::copy_from_slice(value);
-    Ok(read(id, row, further, cause, picked).map(|bulk| Bulk { kept: Some(kept), ..bulk }))
+    Ok(read(id, row, further, cause, selected).map(|bulk| Bulk { kept: Some(kept), ..bulk }))
 }
 
 /// A part of what is kept under `name`, and what stands behind it.
@@ -227,10 +227,10 @@ fn read(
     row: BulkRow,
     further: FurtherRow,
     cause: CauseRow,
-    picked: PickedRow,
+    selected: SelectedRow,
 ) -> Option<Bulk> {
     let filter = row.filter;
-    let statuses = filter.status.map(|status| (status, status)).or(picked.statuses);
+    let statuses = filter.status.map(|status| (status, status)).or(selected.statuses);
     let standings = filter.standing.iter().map(|place| at(&Standing::ALL, *place));
     let risks = row.taken.iter().map(|place| at(&Risk::ALL, *place));
     let kind = match further.kind {
@@ -254,7 +254,7 @@ fn read(
                 label: filter.label,
                 text: filter.text,
                 status: statuses.map(|(first, last)| first..=last),
-                attempts_min: picked.attempts_min,
+                attempts_min: selected.attempts_min,
                 reason,
                 error: cause.error,
                 error_is: cause.error_is,
@@ -272,7 +272,7 @@ fn read(
                 before: None,
                 limit: 0,
             },
-            picked: picked.picked.into_iter().map(OperationId::from_u128).collect(),
+            selected: selected.selected.into_iter().map(OperationId::from_u128).collect(),
             taken: risks.collect::<Option<_>>()?,
             rate: row.rate,
             person: Person { who: row.who, reason: row.reason },
@@ -303,7 +303,7 @@ mod tests {
         let (deed, taken) = (BulkDeed::Redeliver, Vec::new());
         Bulk {
             id: OperationId::from_u128(7),
-            order: BulkOrder { deed, filter, picked: Vec::new(), taken, rate: 10, person },
+            order: BulkOrder { deed, filter, selected: Vec::new(), taken, rate: 10, person },
             standing: BulkStanding::Running,
             began_at: Timestamp::from_micros(1),
             ended_at: None,
@@ -349,10 +349,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_picked_and_a_range_come_back_and_a_release_that_does_not_know_them_reads_none() {
+    fn what_was_selected_and_a_range_come_back_and_a_release_that_does_not_know_them_reads_none() {
         let statuses = |range| Query { status: Some(range), ..Query::default() };
         let mut some = bulk(Query { no_error: true, ..statuses(404..=404) });
-        some.order.picked = vec![OperationId::from_u128(5), OperationId::from_u128(3)];
+        some.order.selected = vec![OperationId::from_u128(5), OperationId::from_u128(3)];
         let attempts_min = Some(3);
         for wanted in [some, bulk(statuses(500..=599)), bulk(Query { attempts_min, ..Query::default() })] {
             let name = name_of(&wanted);

@@ -137,7 +137,7 @@ impl Engine {
                 route: Some(route),
                 ..Query::default()
             },
-            picked: Vec::new(),
+            selected: Vec::new(),
             taken: Vec::new(),
             rate: CANCEL_RATE,
             person: person.clone(),

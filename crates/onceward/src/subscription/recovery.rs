@@ -56,7 +56,7 @@ impl Engine {
                 since: Some(since),
                 ..Query::default()
             },
-            picked: Vec::new(),
+            selected: Vec::new(),
             taken: Vec::new(),
             rate: REDELIVER_RATE,
             person: person.clone(),

@@ -24,7 +24,7 @@ fn once(kind: Effects) -> Policy {
 
 fn order(deed: BulkDeed, rate: u32) -> BulkOrder {
     let filter = Query { route: Some("pay".into()), ..Query::default() };
-    BulkOrder { deed, filter, picked: Vec::new(), taken: Vec::new(), rate, person: person() }
+    BulkOrder { deed, filter, selected: Vec::new(), taken: Vec::new(), rate, person: person() }
 }
 
 /// `count` dead letters, called `d-0` and on.
@@ -194,17 +194,17 @@ async fn whoever_takes_a_bulk_over_keeps_to_all_of_its_filter() {
 }
 
 #[tokio::test]
-async fn what_was_picked_and_nothing_else_is_acted_on_by_whoever_has_the_bulk() {
+async fn what_was_selected_and_nothing_else_is_acted_on_by_whoever_has_the_bulk() {
     for mut world in every(&once(Effects::NonIdempotent)) {
         bury(&world, 6).await;
         answered(world.call(post("done")).await);
         world.upstream.script((0..99).map(|_| answer(404, "no")));
         let mut order = order(BulkDeed::Redeliver, 1);
         for key in ["d-1", "d-4", "d-2", "d-4", "done"] {
-            order.picked.push(world.operation(key).await.id);
+            order.selected.push(world.operation(key).await.id);
         }
-        let nobodys = OperationId::new(order.picked[0].sequence() - 1, 7);
-        order.picked.push(nobodys);
+        let nobodys = OperationId::new(order.selected[0].sequence() - 1, 7);
+        order.selected.push(nobodys);
         let plan = world.engine().plan_bulk(&order).await.unwrap();
         assert_eq!((plan.matched, plan.is_exact), (3, true));
         let others = Query { route: Some("other".into()), ..Query::default() };

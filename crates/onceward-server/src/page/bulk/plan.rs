@@ -86,7 +86,7 @@ async fn show(
     let written = planned.filter.written();
     let wanted = Wanted {
         dry_run: true,
-        // As what is the same for the plan.
+        // Whatever became of them, the plan is the same.
         r#as: (act == Act::Resolve).then(|| "done".to_owned()),
         ..planned.wanted(ids)
     };
