@@ -45,8 +45,8 @@ pub(crate) use self::advice::{WindowSaid, window_of};
 pub(crate) use self::contract::contract_of;
 pub(crate) use self::filter::{Filter, Statuses, cursor, moment, standing_name};
 pub(crate) use self::handler::{
-    Asked, Because, Filled, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, given, id_of, invalid,
-    reasoned,
+    Asked, Because, Filled, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, given, id_of,
+    invalid, reasoned,
 };
 pub(crate) use self::keys::then_of;
 pub(crate) use self::operations::{resolution, risks};

@@ -118,8 +118,8 @@ async fn change(
         let kept = store.setting(row_of(tenant)).await?;
         let mut all = read(tenant, kept.as_ref())?;
         decide(&mut all)?;
-        let row = serde_json::to_vec(&all)
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let row =
+            serde_json::to_vec(&all).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let row = Some(Bytes::from(row)).filter(|_| !all.is_empty());
         if store.swap(row_of(tenant), kept, row).await? {
             return Ok(());
@@ -134,7 +134,12 @@ mod tests {
     use super::*;
 
     fn saved(name: &str) -> Saved {
-        Saved::new(name.to_owned(), "state=dead".to_owned(), "ada".to_owned(), Timestamp::from_micros(1))
+        Saved::new(
+            name.to_owned(),
+            "state=dead".to_owned(),
+            "ada".to_owned(),
+            Timestamp::from_micros(1),
+        )
     }
 
     #[tokio::test]

@@ -477,11 +477,14 @@ pub(crate) const LIST_FILTERS: &[Described] =
     &[about("Operations", "listFilters", "List the saved filters, by name")
         .gives(&[(200, Json("SavedFilterList"))])];
 
-pub(crate) const SAVE_FILTER: &[Described] =
-    &[about("Operations", "saveFilter", "Save a filter under a name, in the place of another of it")
-        .reads("SavedFilterWanted")
-        .gives(&[(200, Json("SavedFilter"))])
-        .refuses(&["limit"])];
+pub(crate) const SAVE_FILTER: &[Described] = &[about(
+    "Operations",
+    "saveFilter",
+    "Save a filter under a name, in the place of another of it",
+)
+.reads("SavedFilterWanted")
+.gives(&[(200, Json("SavedFilter"))])
+.refuses(&["limit"])];
 
 pub(crate) const DELETE_FILTER: &[Described] =
     &[about("Operations", "deleteFilter", "Delete a saved filter")

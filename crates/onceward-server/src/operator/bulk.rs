@@ -12,7 +12,7 @@ use onceward::core::operation::{Death, State};
 use onceward::core::risk::Risk;
 use onceward::store::Query;
 use onceward::{Bulk, BulkDeed, BulkOrder, BulkOutcomes, BulkPlan, Person};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::filter::{Filter, Statuses, standing_name};
@@ -43,8 +43,8 @@ pub(super) fn router() -> Router<Arc<Node>> {
 pub(crate) struct Wanted {
     /// `redeliver`, `retry`, `cancel`, `resolve` or `forget`.
     pub(crate) action: String,
-    #[serde(default)]
-    pub(crate) filter: Filter,
+    #[serde(default, deserialize_with = "said")]
+    pub(crate) filter: Option<Filter>,
     /// Of those that match only these; without a filter, these.
     pub(crate) ids: Option<Vec<String>>,
     #[serde(default)]
@@ -60,6 +60,11 @@ pub(crate) struct Wanted {
     pub(crate) r#as: Option<String>,
     /// Of `forget`: `refuse` or `new`.
     pub(crate) then: Option<String>,
+}
+
+/// What is there: to say nothing is to leave it out.
+fn said<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Filter>, D::Error> {
+    Filter::deserialize(from).map(Some)
 }
 
 /// One word or several.
@@ -93,13 +98,14 @@ impl Words {
 impl Wanted {
     /// The order, where it can be carried out.
     pub(crate) fn order(&self, node: &View, caller: &Caller) -> Result<BulkOrder, Problem> {
-        if self.filter.cursor.is_some() || self.filter.limit.is_some() {
+        let filter = self.filter.clone().unwrap_or_default();
+        if filter.cursor.is_some() || filter.limit.is_some() {
             return Err(invalid(
                 "filter: a bulk goes through all that match; leave cursor and limit out",
             ));
         }
         let selected = self.selected()?;
-        if !self.filter.is_set() && selected.is_empty() {
+        if !filter.is_set() && (self.filter.is_some() || selected.is_empty()) {
             return Err(invalid(
                 "filter: say which operations; an empty one would mean everything",
             ));
@@ -115,7 +121,7 @@ impl Wanted {
             person(caller, &self.reason)?
         };
         let (deed, filter, taken) =
-            (self.deed()?, node.lay(self.filter.query()?)?, self.accept_risk.risks()?);
+            (self.deed()?, node.lay(filter.query()?)?, self.accept_risk.risks()?);
         Ok(BulkOrder { deed, filter, selected, taken, rate, person })
     }
 
@@ -213,6 +219,7 @@ fn which(query: &Query) -> Value {
         before: _,
         limit: _,
     } = query;
+    let statuses = status.as_ref().map(Statuses::of);
     json!({
         "tenant": tenant,
         "standing": standing.iter().map(|it| standing_name(*it)).collect::<Vec<_>>(),
@@ -224,7 +231,8 @@ fn which(query: &Query) -> Value {
         "label": label,
         "subject": subject,
         "text": text,
-        "status": status.as_ref().map(|range| Statuses::of(range).told()),
+        "status": statuses.as_ref().and_then(Statuses::the_one),
+        "statuses": statuses.filter(|it| it.the_one().is_none()).map(|it| it.to_string()),
         "attempts_min": attempts_min,
         "no_status": no_status,
         "reason": reason.map(Death::name),

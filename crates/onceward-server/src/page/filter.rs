@@ -45,7 +45,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Tried {
         let mut wrong = Vec::new();
         let mut words = said_in(parts);
         words.retain(|(name, value)| {
-            let can_be = Filter::read(&[(name.clone(), value.clone())]).and_then(|it| it.query()).is_ok();
+            let can_be =
+                Filter::read(&[(name.clone(), value.clone())]).and_then(|it| it.query()).is_ok();
             let field = TAKES.iter().find(|(field, _)| field == name).filter(|_| !can_be);
             wrong.extend(field.map(|&(name, takes)| Wrong { name, value: value.clone(), takes }));
             field.is_none()

@@ -6,10 +6,10 @@ use maud::{Markup, html};
 use onceward::core::time::Timestamp;
 use onceward::store::{Page, Standing};
 
+use super::bulk::many;
 use super::filter::{Filtered, Tried};
 use super::frame::{Frame, Here, Html, base_of, heading};
 use super::rows::Table;
-use super::bulk::many;
 use super::{bulk, filter, rows, saved};
 use crate::node::Node;
 use crate::operator::Filter;

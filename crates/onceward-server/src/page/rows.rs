@@ -66,7 +66,8 @@ fn rows(
         th scope="col" { (kind.when()) }
         @if kind == Table::InDoubt { th scope="col" { span.unseen { "Resolve" } } }
     };
-    let rows = html! { @for operation in operations { (row(node, kind, has_boxes, operation, now)) } };
+    let rows =
+        html! { @for operation in operations { (row(node, kind, has_boxes, operation, now)) } };
     frame::stacked("Operations", &head, &rows)
 }
 
@@ -80,13 +81,7 @@ pub(super) fn live(name: &str, content: &Markup) -> Markup {
     }
 }
 
-fn row(
-    node: &View,
-    kind: Table,
-    has_box: bool,
-    operation: &Operation,
-    now: Timestamp,
-) -> Markup {
+fn row(node: &View, kind: Table, has_box: bool, operation: &Operation, now: Timestamp) -> Markup {
     let url = words::url_of(operation.id);
     let when = match kind {
         Table::All => operation.created_at,

@@ -64,7 +64,9 @@ fn rows_are_selected_by_keyboard_and_by_box_and_they_alone_are_redelivered() {
     assert_eq!(browser.look(&[]), Vec::<String>::new());
     browser.fill("[name=reason]", "these two");
     browser.click("button.careful");
-    until("they are done", || browser.text("#bulk .notice").contains("2 done, 0 dead").then_some(()));
+    until("they are done", || {
+        browser.text("#bulk .notice").contains("2 done, 0 dead").then_some(())
+    });
     for (id, state) in ids.iter().zip(["done", "dead", "dead", "done"]) {
         let shown = server.ask("GET", &format!("/v1/operations/{id}"), &[], "").json();
         assert_eq!(shown["state"], state, "{shown}");
@@ -196,7 +198,11 @@ fn the_api_acts_on_what_is_named_and_an_empty_list_is_never_all() {
     let many = vec![ids[0].clone(); 501];
     for wrong in [json!([]), json!(["order-1"]), json!(many), json!("all")] {
         let refused = post(&named(wrong.clone()));
-        assert_eq!((refused.status, &refused.json()["code"]), (400, &json!("request-invalid")), "{wrong}");
+        assert_eq!(
+            (refused.status, &refused.json()["code"]),
+            (400, &json!("request-invalid")),
+            "{wrong}"
+        );
         let among = json!({"action": "redeliver", "ids": wrong, "filter": {"state": "dead"}, "reason": "r"});
         assert_eq!(post(&among).status, 400, "{wrong}");
     }
@@ -222,8 +228,11 @@ fn what_is_another_tenants_is_not_acted_on_and_who_may_not_act_has_no_boxes() {
     let gateway = world.serve();
     let [acme, bolt] = ["acme", "bolt"].map(|tenant| make(&gateway, tenant, "ada", &[]));
     let bearer = format!("Bearer {acme}");
-    let headers =
-        [("onceward-authorization", &*bearer), ("idempotency-key", "k"), ("prefer", "respond-async")];
+    let headers = [
+        ("onceward-authorization", &*bearer),
+        ("idempotency-key", "k"),
+        ("prefer", "respond-async"),
+    ];
     let sent = gateway.call("POST", "/to/shared/missing", &headers, "secret-of-acme");
     let id = sent.header("onceward-operation").unwrap().to_owned();
     until("it is dead", || {
@@ -241,5 +250,8 @@ fn what_is_another_tenants_is_not_acted_on_and_who_may_not_act_has_no_boxes() {
     let page = |key: &str| ask(&gateway, key, "GET /dead", "").text();
     assert!(page(&acme).contains("name=\"op\"") && page(&acme).contains("class=\"many\""));
     let read = page(&reader);
-    assert!(read.contains(&id) && !read.contains("name=\"op\"") && !read.contains("\"many\""), "{read}");
+    assert!(
+        read.contains(&id) && !read.contains("name=\"op\"") && !read.contains("\"many\""),
+        "{read}"
+    );
 }

@@ -171,7 +171,9 @@ fn a_field_of_the_filter_that_cannot_be_read_is_marked_and_the_form_stays() {
         assert!(!shown.contains("deserialize"), "{shown}");
     }
     gateway.until_state("order-1", "done");
-    for (query, is_found) in [("status=2xx", true), ("status=5XX", false), ("attempts_min=2", false)] {
+    for (query, is_found) in
+        [("status=2xx", true), ("status=5XX", false), ("attempts_min=2", false)]
+    {
         let shown = page(&gateway, &format!("/operations?{query}"));
         assert_eq!(shown.contains(">order-1</a>"), is_found, "{query}: {shown}");
     }

@@ -143,7 +143,11 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
             key: filter.key.clone(),
             label: filter.label.clone(),
             text: filter.text.clone(),
-            status: filter.status.as_ref().filter(|_| range_of(filter).is_none()).map(|it| *it.start()),
+            status: filter
+                .status
+                .as_ref()
+                .filter(|_| range_of(filter).is_none())
+                .map(|it| *it.start()),
             parent: filter.parent.map(OperationId::as_u128),
             made: filter.made.clone(),
             since: filter.since.map(Timestamp::as_micros),
@@ -200,11 +204,8 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Option<Bulk>, StoreErro
     let apart = PREFIXES.iter().position(|prefix| name.starts_with(prefix)).unwrap_or_default();
     let id = setting::id_of(PREFIXES[apart], name)?;
     let (row, behind) = part(name, value)?;
-    let (further, behind) = if behind.is_empty() {
-        (FurtherRow::default(), behind)
-    } else {
-        part(name, behind)?
-    };
+    let (further, behind) =
+        if behind.is_empty() { (FurtherRow::default(), behind) } else { part(name, behind)? };
     let (cause, behind) =
         if apart < CAUSE { (CauseRow::default(), behind) } else { part(name, behind)? };
     let selected = if apart < SELECTED { SelectedRow::default() } else { part(name, behind)?.0 };
@@ -354,7 +355,9 @@ mod tests {
         let mut some = bulk(Query { no_error: true, ..statuses(404..=404) });
         some.order.selected = vec![OperationId::from_u128(5), OperationId::from_u128(3)];
         let attempts_min = Some(3);
-        for wanted in [some, bulk(statuses(500..=599)), bulk(Query { attempts_min, ..Query::default() })] {
+        for wanted in
+            [some, bulk(statuses(500..=599)), bulk(Query { attempts_min, ..Query::default() })]
+        {
             let name = name_of(&wanted);
             assert!(!name.starts_with("bulk/") && !name.starts_with("bulk.cause/"), "{name}");
             let read = decode(&name, &encode(&wanted).unwrap()).unwrap().unwrap().order;

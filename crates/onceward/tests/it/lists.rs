@@ -95,7 +95,12 @@ fn queries() -> Vec<Query> {
         Query { route: word("rare"), since: Some(at(700)), until: Some(at(1500)), ..all.clone() },
         Query { route: word("nowhere"), ..all.clone() },
         Query { principal: word("shop-2"), since: Some(at(2900)), ..all.clone() },
-        Query { principal: word("shop-2"), route: word("rare"), status: Some(201..=201), ..all.clone() },
+        Query {
+            principal: word("shop-2"),
+            route: word("rare"),
+            status: Some(201..=201),
+            ..all.clone()
+        },
         Query { subject: word("subject-40"), ..all.clone() },
         Query { label: word("label-2999"), ..all.clone() },
         Query { text: word("ey-17"), ..all.clone() },

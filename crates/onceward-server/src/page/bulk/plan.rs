@@ -38,15 +38,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Planned {
         let (action, words): (Vec<_>, Vec<_>) =
             said_in(parts).into_iter().partition(|(name, _)| name == "action");
         let act = action.first().map_or(Some(Act::Redeliver), |(_, name)| Act::named(name));
-        let act = act.ok_or_else(|| invalid("action: `redeliver`, `retry`, `cancel` or `resolve`"))?;
+        let act =
+            act.ok_or_else(|| invalid("action: `redeliver`, `retry`, `cancel` or `resolve`"))?;
         Ok(Self { act, filter: Filter::read(&words)? })
     }
 }
 
 impl Planned {
     /// What the API is asked for, but for why and how.
-    fn wanted(self, ids: Option<Vec<String>>) -> Wanted {
-        let (action, filter) = (self.act.name().to_owned(), self.filter);
+    fn wanted(&self, ids: Option<Vec<String>>) -> Wanted {
+        let action = self.act.name().to_owned();
+        let filter = Some(self.filter.clone()).filter(|_| ids.is_none());
         Wanted { action, filter, ids, ..Wanted::default() }
     }
 }
@@ -82,8 +84,8 @@ async fn show(
     planned: Planned,
     ids: Option<Vec<String>>,
 ) -> Result<Html, Problem> {
-    let act = planned.act;
-    let written = planned.filter.written();
+    let Planned { act, filter } = &planned;
+    let (act, written) = (*act, filter.written());
     let wanted = Wanted {
         dry_run: true,
         // Whatever became of them, the plan is the same.
@@ -94,7 +96,7 @@ async fn show(
     let frame = Frame::of(node).await?;
     let lead = html! { "A plan: nothing has been done yet." };
     let (title, which) = match &wanted.ids {
-        None => (act.all(), matching(act, &wanted.filter, &written)),
+        None => (act.all(), matching(act, filter, &written)),
         Some(ids) => (act.selected(), selected(node, act, ids, &plan).await?),
     };
     let forms = Forms { act, written: &written, ids: wanted.ids.as_deref(), plan: &plan };
