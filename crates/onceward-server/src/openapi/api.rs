@@ -474,7 +474,7 @@ pub(crate) const RESOLVE_BY_LIST: &[Described] =
         .refuses(&["route-unknown", "operation-conflict"])];
 
 pub(crate) const LIST_FILTERS: &[Described] =
-    &[about("Operations", "listFilters", "List the saved filters, by name")
+    &[about("Filters", "listFilters", "List the saved filters, by name")
         .gives(&[(200, Json("SavedFilterList"))])];
 
 pub(crate) const SAVE_FILTER: &[Described] = &[about(
@@ -487,7 +487,7 @@ pub(crate) const SAVE_FILTER: &[Described] = &[about(
 .refuses(&["limit"])];
 
 pub(crate) const DELETE_FILTER: &[Described] =
-    &[about("Operations", "deleteFilter", "Delete a saved filter")
+    &[about("Filters", "deleteFilter", "Delete a saved filter")
         .may_read("Perhaps")
         .gives(&[(200, Json("SavedFilterDeleted"))])
         .refuses(&["not-found"])];
@@ -495,11 +495,14 @@ pub(crate) const DELETE_FILTER: &[Described] =
 pub(crate) const LIST_BULKS: &[Described] =
     &[about("Bulk", "listBulks", "List bulks").gives(&[(200, Json("BulkList"))])];
 
-pub(crate) const BEGIN_BULK: &[Described] =
-    &[about("Bulk", "beginBulk", "Act on all operations that match; with dry_run, only plan it")
-        .reads("BulkOrder")
-        .gives(&[(200, Json("BulkPlan")), (202, Json("Bulk"))])
-        .refuses(&["quarantine", "operation-conflict", "limit", "approval-wanted"])];
+pub(crate) const BEGIN_BULK: &[Described] = &[about(
+    "Bulk",
+    "beginBulk",
+    "Act on all operations that match, or that are named; with dry_run, only plan it",
+)
+.reads("BulkOrder")
+.gives(&[(200, Json("BulkPlan")), (202, Json("Bulk"))])
+.refuses(&["quarantine", "operation-conflict", "limit", "approval-wanted"])];
 
 pub(crate) const GET_BULK: &[Described] = &[about("Bulk", "getBulk", "Show how far a bulk is")
     .gives(&[(200, Json("Bulk"))])

@@ -149,7 +149,7 @@ fn a_plan_leads_to_what_else_can_be_done_and_tells_what_it_is_not_for() {
         assert!(plan.contains(&format!("href=\"{href}\"")), "{href}: {plan}");
     }
     assert!(plan.contains("action=\"/bulk?action=cancel&amp;route=demo\""), "{plan}");
-    assert!(page("/bulk/plan?action=explode&route=demo").contains("action: `redeliver`"));
+    assert!(page("/bulk/plan?action=explode&route=demo").contains("`redeliver`, `retry`"));
 
     let fields = format!("op={dead}&op={pending}");
     let plan = server.ask("POST", "/bulk/plan?action=retry", &[HTML, FORM], &fields).text();

@@ -102,9 +102,11 @@ async fn show(
     let forms = Forms { act, written: &written, ids: wanted.ids.as_deref(), plan: &plan };
     let content = html! {
         (heading(title, &lead, &format!("/v1/operations?{written}")))
-        (which)
-        (counts(act, &plan))
-        @if plan.matched > 0 { (forms.show()) }
+        div.plan {
+            (which)
+            (counts(act, &plan))
+            @if plan.matched > 0 { (forms.show()) }
+        }
     };
     Ok(Html(frame.page(Here::Operations, title, &content)))
 }
