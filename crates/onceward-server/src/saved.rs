@@ -66,7 +66,7 @@ fn read(tenant: &str, kept: Option<&Bytes>) -> Result<Vec<Saved>, StoreError> {
 }
 
 /// Those of a tenant, by name.
-pub(crate) async fn all(store: &dyn Store, tenant: &str) -> Result<Vec<Saved>, StoreError> {
+pub(crate) async fn all(store: &Arc<dyn Store>, tenant: &str) -> Result<Vec<Saved>, StoreError> {
     read(tenant, store.setting(row_of(tenant)).await?.as_ref())
 }
 
@@ -152,7 +152,7 @@ mod tests {
         let other = Saved { query: "state=pending".to_owned(), ..saved("n07") };
         save(&store, "acme", &other).await.unwrap();
         save(&store, "bolt", &saved("one more")).await.unwrap();
-        let kept = all(&*store, "acme").await.unwrap();
+        let kept = all(&store, "acme").await.unwrap();
         assert_eq!((kept.len(), &kept[7]), (SAVED_MAX, &other));
         delete(&store, "acme", "n00").await.unwrap();
         assert_eq!(delete(&store, "acme", "n00").await.unwrap_err().code, "not-found");
@@ -170,7 +170,7 @@ mod tests {
         for one in many.collect::<Vec<_>>() {
             one.await.unwrap().unwrap();
         }
-        assert_eq!(all(&*store, "acme").await.unwrap().len(), 20);
+        assert_eq!(all(&store, "acme").await.unwrap().len(), 20);
     }
 
     #[test]

@@ -430,7 +430,7 @@ impl View {
 
     /// The filters that its people saved, by name.
     pub(crate) async fn saved_filters(&self) -> Result<Vec<Saved>, Problem> {
-        Ok(saved::all(&**self.engine.store(), self.tenant()).await?)
+        Ok(saved::all(self.engine.store(), self.tenant()).await?)
     }
 
     /// The one of this name.

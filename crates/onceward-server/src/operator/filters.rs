@@ -79,9 +79,9 @@ pub(crate) async fn saved(
     }
     let person = by(caller, reason)?;
     let saved = Saved::new(name, query, person.who.clone(), shape::now());
-    let note = node.engine.note(&person, "saved a filter", &saved.name).await?;
+    let written = node.engine.note(&person, "saved a filter", &saved.name).await?;
     if let Err(problem) = saved::save(node.engine.store(), node.tenant(), &saved).await {
-        node.engine.note_refused(note).await?;
+        node.engine.note_refused(written).await?;
         return Err(problem);
     }
     Ok(saved)
@@ -106,9 +106,9 @@ pub(crate) async fn deleted(
     reason: String,
 ) -> Result<(), Problem> {
     node.saved_filter(name).await?;
-    let note = node.engine.note(&by(caller, reason)?, "deleted a filter", name).await?;
+    let written = node.engine.note(&by(caller, reason)?, "deleted a filter", name).await?;
     if let Err(problem) = saved::delete(node.engine.store(), node.tenant(), name).await {
-        node.engine.note_refused(note).await?;
+        node.engine.note_refused(written).await?;
         return Err(problem);
     }
     Ok(())

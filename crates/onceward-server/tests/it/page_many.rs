@@ -1,8 +1,6 @@
 //! What a person does to many from a list: rows that are selected with boxes or by keyboard, and all that
 //! match; by a plan, and nothing else than it showed.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
-
 use serde_json::json;
 
 use crate::browser_world::{Browser, Server};
