@@ -95,13 +95,14 @@ async fn show(
     let plan = node.engine.plan_bulk(&wanted.order(node, caller)?).await?;
     let frame = Frame::of(node).await?;
     let lead = html! { "A plan: nothing has been done yet." };
-    let (title, which) = match &wanted.ids {
-        None => (act.all(), matching(act, filter, &written)),
-        Some(ids) => (act.selected(), selected(node, act, ids, &plan).await?),
+    let found = format!("/v1/operations?{written}");
+    let (title, json, which) = match &wanted.ids {
+        None => (act.all(), &*found, matching(act, filter, &written)),
+        Some(ids) => (act.selected(), "/v1/bulk", selected(node, act, ids, &plan).await?),
     };
     let forms = Forms { act, written: &written, ids: wanted.ids.as_deref(), plan: &plan };
     let content = html! {
-        (heading(title, &lead, &format!("/v1/operations?{written}")))
+        (heading(title, &lead, json))
         div.plan {
             (which)
             (counts(act, &plan))
