@@ -128,6 +128,8 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/contract/{route}", get(contract::show))
         .route("/docs", get(docs::index))
         .route("/docs/problems", get(docs::problems))
+        .route("/upstreams/{route}/probe", post(upstreams::probe))
+        .route("/send", get(send::form).post(send::send))
         .route("/docs/on-call/{alert}", get(docs::on_call))
         .route("/docs/{part}", get(docs::part))
         .route("/login", get(login::form).post(login::log_in))

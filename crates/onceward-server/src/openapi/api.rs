@@ -456,6 +456,12 @@ pub(crate) const RESUME: &[Described] =
         .gives(&[(200, Json("Gate"))])
         .refuses(&["route-unknown", "operation-conflict"])];
 
+pub(crate) const PROBE: &[Described] =
+    &[about("Routes", "probeRoute", "Ask the upstream of an open breaker now, by probes")
+        .reads("Because")
+        .gives(&[(200, Json("Gate"))])
+        .refuses(&["route-unknown", "quarantine", "draining"])];
+
 pub(crate) const LOOK_UP_ON_ROUTE: &[Described] =
     &[about("Routes", "lookUpOnRoute", "Ask the upstream about all that is in doubt on a route")
         .gives(&[(200, Json("Tally"))])

@@ -34,6 +34,7 @@ const ENDPOINTS: &[(&str, &str)] = &[
          POST /v1/operations/{id}/lookup, DELETE /v1/keys/demo/k, POST /v1/keys/demo/k/extend,
          POST /v1/keys/demo/k/rotate, POST /v1/keys/revoke, DELETE /v1/claims/s/k,
          POST /v1/routes/demo/pause, POST /v1/routes/demo/resume, POST /v1/routes/demo/lookup,
+         POST /v1/routes/demo/probe, POST /upstreams/demo/probe,
          POST /v1/sagas/{id}/pause, POST /v1/sagas/{id}/resume, POST /v1/sagas/{id}/retry,
          POST /v1/sagas/{id}/cancel, POST /v1/sagas/{id}/resolve, POST /sagas/{id}/pause,
          POST /sagas/{id}/resume, POST /sagas/{id}/retry, POST /sagas/{id}/cancel,

@@ -221,6 +221,7 @@ fn people(walk: &mut Walk<'_>) {
     walk.get("/v1/routes");
     walk.post(&format!("/v1/operations/{waiting}/cancel"), &because);
     walk.post("/v1/routes/well/resume", &because);
+    walk.post("/v1/routes/well/probe", &because);
     walk.ask(404, "POST", "/v1/routes/nowhere/pause", &because);
     walk.get("/v1/approvals");
     walk.get("/v1/audit?limit=3");

@@ -75,6 +75,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "GET /v1/routes/{route}/contract", ""),
     (Nothing, "POST /v1/routes/{route}/pause", r#"{"reason": "r"}"#),
     (Nothing, "POST /v1/routes/{route}/resume", r#"{"reason": "r"}"#),
+    (Nothing, "POST /v1/routes/{route}/probe", r#"{"reason": "r"}"#),
     (Nothing, "POST /v1/routes/{route}/lookup", ""),
     (Nothing, "GET /v1/routes/{route}/reconcile", ""),
     (
@@ -178,6 +179,13 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "POST /upstreams/{route}/pause", "reason=r"),
     (Nothing, "POST /upstreams/{route}/resume", "reason=r"),
     (Open, "GET /v1/openapi.json", ""),
+    (Nothing, "POST /upstreams/{route}/probe", "reason=r"),
+    (Owns, "GET /send", ""),
+    (
+        Owns,
+        "POST /send",
+        "to=shared&method=POST&path=/orders&body=%7B%7D&content_type=application/json&key=order-1&mode=held",
+    ),
     (Open, "GET /openapi.json", ""),
     (Nothing, "GET /contract/{route}", ""),
     (Open, "GET /docs", ""),
