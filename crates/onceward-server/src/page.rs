@@ -39,6 +39,7 @@ mod story;
 mod subscriptions;
 mod theme;
 mod timeline;
+mod suspects;
 mod track;
 mod upstreams;
 mod verdict;

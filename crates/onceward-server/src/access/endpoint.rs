@@ -272,6 +272,7 @@ const ROUTED: &[Endpoint] = &[
     api(POST, "/v1/alerts/test", Roles::OPERATE, Reach::House, api::TEST_ALERTS),
     api(GET, "/v1/stats", Roles::READ, Reach::Whole, api::GET_STATS),
     api(GET, "/v1/duplicates", Roles::READ, Reach::Whole, api::LIST_DUPLICATES),
+    api(GET, "/v1/suspects", Roles::READ, Reach::Whole, api::LIST_SUSPECTS),
     api(GET, "/v1/audit", Roles::ADMIN, Reach::Whole, api::LIST_AUDIT),
     api(GET, "/v1/audit/verify", Roles::ADMIN, Reach::House, api::VERIFY_AUDIT),
     api(GET, "/v1/audit/export", Roles::ADMIN, Reach::House, api::EXPORT_AUDIT),

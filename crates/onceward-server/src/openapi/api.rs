@@ -657,6 +657,14 @@ pub(crate) const LIST_DUPLICATES: &[Described] = &[about(
 .takes(&["seen", "limit"])
 .gives(&[(200, Json("DuplicatePage"))])];
 
+pub(crate) const LIST_SUSPECTS: &[Described] = &[about(
+    "Ledger",
+    "listSuspects",
+    "List the last suspected doubles, the newest first: the same request under another key, soon after",
+)
+.takes(&["seen", "limit"])
+.gives(&[(200, Json("SuspectPage"))])];
+
 pub(crate) const LIST_AUDIT: &[Described] =
     &[about("Ledger", "listAudit", "List what people did, with who and why, the newest first")
         .takes(&["who", "toWhat", "after", "place", "limit"])

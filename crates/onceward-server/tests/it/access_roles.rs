@@ -18,7 +18,7 @@ const ENDPOINTS: &[(&str, &str)] = &[
         "GET /metrics, GET /v1/sagas, GET /sagas, GET /sagas/{id}, GET /v1/operations, GET /v1/approvals, GET /v1/claims, GET /v1/routes,
          GET /v1/routes/demo/advice, GET /v1/routes/demo/reconcile, GET /v1/bulk, GET /v1/bulk/b,
          GET /v1/outbox, GET /v1/outbox/o, GET /v1/sources, GET /v1/sources/s, GET /v1/stats,
-         GET /v1/duplicates, GET /v1/events, GET /v1/events/{id}, GET /v1/subscriptions,
+         GET /v1/duplicates, GET /v1/suspects, GET /v1/events, GET /v1/events/{id}, GET /v1/subscriptions,
          GET /v1/subscriptions/s, GET /events, GET /events/{id}, GET /subscriptions, GET /,
          GET /operations, GET /dead, GET /in-doubt, GET /bulk, GET /bulk/b, GET /operations/{id}, GET /sources,
          GET /upstreams, GET /outboxes, GET /keys, GET /duplicates, HEAD /v1/operations",

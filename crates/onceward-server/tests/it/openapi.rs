@@ -367,6 +367,8 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     let seen = walk.get("/v1/duplicates?limit=1");
     let next = seen["next"].as_str().unwrap();
     walk.get(&format!("/v1/duplicates?cursor={next}"));
+    let seen = walk.get("/v1/suspects?limit=1");
+    assert_eq!(seen["data"].as_array().map(Vec::len), Some(1), "{seen}");
     let verified = walk.get("/v1/audit/verify");
     assert_eq!(verified["intact"], true);
     assert_eq!(walk.asked("GET", "/v1/audit/export?behind=0&limit=2", "").status, 200);

@@ -118,6 +118,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (House, "POST /v1/alerts/test", r#"{"to": "oncall"}"#),
     (Owns, "GET /v1/stats", ""),
     (Owns, "+GET /v1/duplicates", ""),
+    (Owns, "+GET /v1/suspects", ""),
     (Owns, "+GET /v1/audit", ""),
     (House, "GET /v1/audit/verify", ""),
     (House, "GET /v1/audit/export", ""),
