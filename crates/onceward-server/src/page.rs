@@ -33,6 +33,8 @@ mod profile;
 mod resend;
 mod rows;
 mod sagas;
+mod send;
+mod since;
 mod sources;
 mod stats;
 mod story;
