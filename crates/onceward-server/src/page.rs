@@ -39,9 +39,9 @@ mod sources;
 mod stats;
 mod story;
 mod subscriptions;
+mod suspects;
 mod theme;
 mod timeline;
-mod suspects;
 mod track;
 mod upstreams;
 mod verdict;
@@ -128,11 +128,11 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/upstreams", get(upstreams::show))
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))
+        .route("/upstreams/{route}/probe", post(upstreams::probe))
+        .route("/send", get(send::form).post(send::send))
         .route("/contract/{route}", get(contract::show))
         .route("/docs", get(docs::index))
         .route("/docs/problems", get(docs::problems))
-        .route("/upstreams/{route}/probe", post(upstreams::probe))
-        .route("/send", get(send::form).post(send::send))
         .route("/docs/on-call/{alert}", get(docs::on_call))
         .route("/docs/{part}", get(docs::part))
         .route("/login", get(login::form).post(login::log_in))

@@ -245,6 +245,10 @@ fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp)
                 // What is many has no route by which it is found.
                 @if standing.is_some() {
                     a href={ "/operations?route=" (words::in_query(name)) } { "Its operations" }
+                    // Those of sources, outboxes and subscriptions no caller can name.
+                    @if node.may(Roles::SEND) && !name.contains('/') {
+                        " · " a href={ "/send?route=" (words::in_query(name)) } { "Send a call" }
+                    }
                 }
             }
             @if !errors.is_empty() {

@@ -57,6 +57,8 @@ const ENDPOINTS: &[(&str, &str)] = &[
     ),
     // One role alone does not open it: it sends again, and shows what was sent.
     ("operate and payloads", "GET /operations/{id}/resend"),
+    // It shows what became of it.
+    ("send and read", "GET /send, POST /send"),
 ];
 
 const ROLES: [&str; 5] = ["send", "read", "payloads", "operate", "admin"];

@@ -91,6 +91,7 @@ mod outbox_kill;
 mod outbox_tables;
 mod page;
 mod page_live;
+mod page_send;
 mod page_words;
 mod passed;
 mod passing;

@@ -138,7 +138,8 @@ fn every_page_fits_a_narrow_window() {
     let line = format!("{doubt}; step={}", "s".repeat(60));
     server.ask("POST", "/to/demo/orders", &[("Onceward-Parent", &*line)], "{}");
     let stories = [format!("/operations/{id}"), format!("/operations/{doubt}")];
-    let lists = ["/", "/dead", "/in-doubt", "/operations", "/bulk", "/events", "/sagas", "/nope"];
+    let lists =
+        ["/", "/dead", "/in-doubt", "/operations", "/bulk", "/events", "/sagas", "/send", "/nope"];
     for path in lists.into_iter().chain([&*stories[0], &*stories[1]]) {
         browser.open(&server.url(path));
         let width = browser.evaluate("document.documentElement.scrollWidth");
@@ -146,7 +147,6 @@ fn every_page_fits_a_narrow_window() {
     }
 }
 
-#[test]
 #[test]
 fn a_body_is_shown_to_be_read_or_as_it_came_and_a_large_one_is_offered() {
     let server = Server::start();
@@ -173,6 +173,7 @@ fn a_body_is_shown_to_be_read_or_as_it_came_and_a_large_one_is_offered() {
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 
+#[test]
 fn only_a_form_of_our_own_with_a_reason_changes_anything() {
     let server = Server::start();
     let id = make_a_dead_letter(&server, "order-1");

@@ -179,7 +179,6 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Owns, "+GET /upstreams", ""),
     (Nothing, "POST /upstreams/{route}/pause", "reason=r"),
     (Nothing, "POST /upstreams/{route}/resume", "reason=r"),
-    (Open, "GET /v1/openapi.json", ""),
     (Nothing, "POST /upstreams/{route}/probe", "reason=r"),
     (Owns, "GET /send", ""),
     (
@@ -187,6 +186,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
         "POST /send",
         "to=shared&method=POST&path=/orders&body=%7B%7D&content_type=application/json&key=order-1&mode=held",
     ),
+    (Open, "GET /v1/openapi.json", ""),
     (Open, "GET /openapi.json", ""),
     (Nothing, "GET /contract/{route}", ""),
     (Open, "GET /docs", ""),
