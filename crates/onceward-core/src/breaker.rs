@@ -236,13 +236,12 @@ impl Breaker {
     }
 
     fn open(&mut self, rule: &BreakerRule, now: Timestamp, draw: f64) -> Turn {
-        let (until, opened) = match self.cut_short.filter(|until| now < *until) {
-            Some(until) => (until, self.opened),
-            None => {
-                let times = 2f64.powi(self.opened.min(30) as i32);
-                let length = rule.open.mul_f64(times).min(rule.open_max).mul_f64(0.8 + 0.4 * draw);
-                (now.plus(length), self.opened.saturating_add(1))
-            }
+        let (until, opened) = if let Some(until) = self.cut_short.filter(|until| now < *until) {
+            (until, self.opened)
+        } else {
+            let times = 2f64.powi(self.opened.min(30) as i32);
+            let length = rule.open.mul_f64(times).min(rule.open_max).mul_f64(0.8 + 0.4 * draw);
+            (now.plus(length), self.opened.saturating_add(1))
         };
         *self = Self { state: State::Open { until }, opened, ..Self::default() };
         Turn::Opened(until)

@@ -74,12 +74,11 @@ pub(super) async fn line(
     let Some(before) = looks.before else { return Ok(html! {}) };
     let span = span_of(now.since(before));
     let read;
-    let stats = match known.into_iter().find(|stats| stats.span == span) {
-        Some(stats) => stats,
-        None => {
-            read = node.stats(span).await?;
-            &read
-        }
+    let stats = if let Some(stats) = known.into_iter().find(|stats| stats.span == span) {
+        stats
+    } else {
+        read = node.stats(span).await?;
+        &read
     };
     let (from, counts) = since(stats, before);
     let dead = counts.dead_letters + counts.told;

@@ -126,13 +126,13 @@ fn the_same_request_under_another_key_is_listed_with_the_first_one() {
         assert!(row.contains(said), "{said}: {row}");
     }
     let seen = server.ask("GET", "/v1/suspects?limit=1", &[], "").json();
-    let (last, next) = (&seen["data"][0], seen["next"].as_str().unwrap());
+    let (newest, next) = (&seen["data"][0], seen["next"].as_str().unwrap());
     let id = |key: &str| {
         let all = server.operations();
         all.into_iter().find(|it| it["key"] == key).unwrap()["id"].clone()
     };
-    assert_eq!((&last["operation"], &last["first"]), (&id("retry-3"), &id("retry-1")));
-    assert_eq!((&last["again"], &last["route"]), (&2.into(), &"demo".into()));
+    assert_eq!((&newest["operation"], &newest["first"]), (&id("retry-3"), &id("retry-1")));
+    assert_eq!((&newest["again"], &newest["route"]), (&2.into(), &"demo".into()));
     let rest = server.ask("GET", &format!("/v1/suspects?cursor={next}"), &[], "").json();
     assert_eq!(rest["data"].as_array().map(Vec::len), Some(1), "{rest}");
     assert_eq!(rest["data"][0]["operation"], id("retry-2"));

@@ -521,6 +521,8 @@ fn suspected_doubles_are_listed_newest_first_whichever_node_saw_them_and_whoever
 
 #[test]
 fn a_row_of_a_release_that_told_of_no_suspects_is_read_and_it_reads_ours() {
+    type Before = (Vec<(String, Vec<u64>)>, Vec<(i64, u128, u8, u64, String, String, String)>);
+
     let nodes = Nodes::new(1);
     nodes.tell(0, &repeated(Repeat::Replayed));
     let first = operation(1, "first", "pay", Mode::Held);
@@ -529,7 +531,6 @@ fn a_row_of_a_release_that_told_of_no_suspects_is_read_and_it_reads_ours() {
     let names = nodes.rows();
     let name = names.iter().find(|name| name.contains("m/")).unwrap().clone();
     let ours = nodes.runtime.block_on(nodes.store.setting(name)).unwrap().unwrap();
-    type Before = (Vec<(String, Vec<u64>)>, Vec<(i64, u128, u8, u64, String, String, String)>);
     let before: Before = postcard::from_bytes(&ours).unwrap();
     assert_eq!(before.1.len(), 1, "what it does not know it reads past");
     let row = row::Row::decode(&postcard::to_allocvec(&before).unwrap());

@@ -111,7 +111,7 @@ fn in_python(filled: &Filled, base: &str) -> String {
 }
 
 fn indented(by: &str, lines: &[String]) -> String {
-    lines.iter().map(|line| format!("{by}{line},\n")).collect()
+    format!("{by}{},\n", lines.join(&format!(",\n{by}")))
 }
 
 fn in_rust(filled: &Filled, base: &str) -> String {
