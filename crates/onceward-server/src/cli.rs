@@ -192,6 +192,8 @@ enum Verb {
     Pause(act::Steer),
     /// Let a paused route go on, slowly at first
     Resume(act::Steer),
+    /// Ask the upstream of a route now whose breaker is open; what it answers decides
+    Probe(act::Steer),
     /// Redeliver, cancel, resolve or forget all operations that match
     #[command(subcommand)]
     Bulk(bulk::Bulk),
@@ -318,6 +320,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Alerts(flags) => alerts::alerts(&flags, &client, out).await,
         Verb::Pause(flags) => act::steer("pause", &flags, &client, out).await,
         Verb::Resume(flags) => act::steer("resume", &flags, &client, out).await,
+        Verb::Probe(flags) => act::steer("probe", &flags, &client, out).await,
         Verb::Bulk(verb) => bulk::bulk(&verb, &client, out).await,
         Verb::Saga(verb) => saga::saga(&verb, &client, out).await,
         Verb::Audit(flags) => audit::audit(&flags, &client, out).await,

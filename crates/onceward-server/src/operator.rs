@@ -51,7 +51,8 @@ pub(crate) use self::handler::{
 pub(crate) use self::keys::then_of;
 pub(crate) use self::operations::{resolution, risks};
 pub(crate) use self::resend::check_target;
-pub(crate) use self::stats::{Place, cursor_at, place_of, span_of};
+pub(crate) use self::routes::NOT_ASKED;
+pub(crate) use self::stats::{cursor_at, place_of, span_of};
 
 /// The API's paths.
 pub(crate) fn router() -> Router<Arc<Node>> {

@@ -34,10 +34,13 @@ mod resend;
 mod rows;
 mod sagas;
 mod saved;
+mod send;
+mod since;
 mod sources;
 mod stats;
 mod story;
 mod subscriptions;
+mod suspects;
 mod theme;
 mod timeline;
 mod track;
@@ -128,6 +131,8 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/upstreams", get(upstreams::show))
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))
+        .route("/upstreams/{route}/probe", post(upstreams::probe))
+        .route("/send", get(send::form).post(send::send))
         .route("/contract/{route}", get(contract::show))
         .route("/docs", get(docs::index))
         .route("/docs/problems", get(docs::problems))

@@ -16,7 +16,7 @@ use onceward::core::time::Timestamp;
 use onceward::route::Route;
 use onceward::sabotage::Sabotage;
 use onceward::store::{Asked, Counted, Page, Query, Standing, Which};
-use onceward::tally::{DuplicateSeen, KeysAhead, Span, Stats};
+use onceward::tally::{DuplicateSeen, KeysAhead, Place, Span, Stats, SuspectSeen};
 use onceward::{Bulk, NoteQuery, Notes, Refusal, Saga, Subscription, Wanted};
 use serde_json::Value;
 use url::form_urlencoded;
@@ -199,10 +199,19 @@ impl View {
     /// At most `limit` of the last duplicates before `before`, newest first.
     pub(crate) async fn duplicates_seen(
         &self,
-        before: Option<(Timestamp, OperationId)>,
+        before: Option<Place>,
         limit: usize,
     ) -> Result<Vec<DuplicateSeen>, Refusal> {
         self.engine.duplicates_seen(self.counted(), before, limit).await
+    }
+
+    /// At most `limit` of the last suspected doubles before `before`, newest first.
+    pub(crate) async fn suspects_seen(
+        &self,
+        before: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<SuspectSeen>, Refusal> {
+        self.engine.suspects_seen(self.counted(), before, limit).await
     }
 
     /// How many keys there are, and how many of them end soon.
@@ -497,6 +506,7 @@ mod tests {
         "engine.operation_of(",
         "engine.stats(",
         "engine.duplicates_seen(",
+        "engine.suspects_seen(",
         "engine.keys_ahead(",
         ".oldest_in_doubt(tenant",
         ".lanes()",

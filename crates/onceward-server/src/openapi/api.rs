@@ -457,6 +457,12 @@ pub(crate) const RESUME: &[Described] =
         .gives(&[(200, Json("Gate"))])
         .refuses(&["route-unknown", "operation-conflict"])];
 
+pub(crate) const PROBE: &[Described] =
+    &[about("Routes", "probeRoute", "Ask the upstream of an open breaker now, by probes")
+        .reads("Because")
+        .gives(&[(200, Json("Gate"))])
+        .refuses(&["route-unknown", "quarantine", "draining"])];
+
 pub(crate) const LOOK_UP_ON_ROUTE: &[Described] =
     &[about("Routes", "lookUpOnRoute", "Ask the upstream about all that is in doubt on a route")
         .gives(&[(200, Json("Tally"))])
@@ -673,6 +679,14 @@ pub(crate) const LIST_DUPLICATES: &[Described] = &[about(
 )
 .takes(&["seen", "limit"])
 .gives(&[(200, Json("DuplicatePage"))])];
+
+pub(crate) const LIST_SUSPECTS: &[Described] = &[about(
+    "Ledger",
+    "listSuspects",
+    "List the last suspected doubles, the newest first: the same request under another key, soon after",
+)
+.takes(&["seen", "limit"])
+.gives(&[(200, Json("SuspectPage"))])];
 
 pub(crate) const LIST_AUDIT: &[Described] =
     &[about("Ledger", "listAudit", "List what people did, with who and why, the newest first")

@@ -193,6 +193,7 @@ fn no_secret_is_seen_at_any_place_that_shows_something() {
         "/v1/stats",
         "/v1/stats?over=1h",
         "/v1/duplicates",
+        "/v1/suspects",
         "/v1/events",
         "/v1/subscriptions",
         "/v1/audit",

@@ -93,6 +93,7 @@ mod outbox_tables;
 mod page;
 mod page_live;
 mod page_many;
+mod page_send;
 mod page_words;
 mod passed;
 mod passing;

@@ -221,6 +221,7 @@ fn people(walk: &mut Walk<'_>) {
     walk.get("/v1/routes");
     walk.post(&format!("/v1/operations/{waiting}/cancel"), &because);
     walk.post("/v1/routes/well/resume", &because);
+    walk.post("/v1/routes/well/probe", &because);
     walk.ask(404, "POST", "/v1/routes/nowhere/pause", &because);
     walk.get("/v1/approvals");
     walk.get("/v1/audit?limit=3");
@@ -373,6 +374,8 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     let seen = walk.get("/v1/duplicates?limit=1");
     let next = seen["next"].as_str().unwrap();
     walk.get(&format!("/v1/duplicates?cursor={next}"));
+    let seen = walk.get("/v1/suspects?limit=1");
+    assert_eq!(seen["data"].as_array().map(Vec::len), Some(1), "{seen}");
     let verified = walk.get("/v1/audit/verify");
     assert_eq!(verified["intact"], true);
     assert_eq!(walk.asked("GET", "/v1/audit/export?behind=0&limit=2", "").status, 200);

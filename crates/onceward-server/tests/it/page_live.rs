@@ -312,6 +312,8 @@ fn pages(server: &Server) -> Vec<String> {
     let doubt = until_is(server, "charge-1", "in_doubt");
     server.ask("POST", "/to/demo/orders", &[("Idempotency-Key", "order-2")], r#"{"qty": 1}"#);
     let done = until_is(server, "order-2", "done");
+    // The same under another key is a suspected double.
+    server.ask("POST", "/to/demo/orders", &[("Idempotency-Key", "order-3")], r#"{"qty": 1}"#);
     let order = json!({"action": "redeliver", "filter": {"route": "no-route"}, "reason": "r"});
     let headers = [("Content-Type", "application/json")];
     let bulk = server.ask("POST", "/v1/bulk", &headers, &order.to_string()).json();
@@ -335,6 +337,7 @@ fn pages(server: &Server) -> Vec<String> {
         "/bulk/plan?action=cancel&route=demo",
         "/operations?status=4xx",
         "/upstreams",
+        "/send",
         "/sagas",
         "/sagas?state=stuck",
         "/sources",

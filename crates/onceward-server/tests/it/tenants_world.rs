@@ -151,6 +151,7 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
     };
     let done = send("/to/shared/orders", "order-1", &[]);
     assert_eq!(send("/to/shared/orders", "order-1", &[]), done, "a duplicate");
+    assert_ne!(send("/to/shared/orders", "order-4", &[]), done, "a suspected double");
     let dead = send("/to/shared/missing", "order-2", &[("prefer", "respond-async")]);
     let doubt = send("/to/careful/drop", "order-3", &[]);
     is(&dead, "dead");
