@@ -16,7 +16,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use onceward::core::exchange::{Headers, Request};
 use onceward::upstream::{Dispatch, Sent, Target, Timeouts, Upstream};
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -25,7 +24,7 @@ use url::{Position, Url};
 
 pub(super) use self::span::{Attributes, Kind, Span};
 use self::wire::Wire;
-use super::metrics::{METRICS, labels};
+use super::metrics::{Counter, METRICS};
 use crate::config::Exporter;
 
 /// The largest answer of a collector's that is read.
@@ -47,8 +46,8 @@ struct Queue {
     /// The first one waits, or a batch is full, or it is over.
     news: Notify,
     is_over: AtomicBool,
-    sent: Counter,
-    lost: Counter,
+    sent: Arc<Counter>,
+    lost: Arc<Counter>,
 }
 
 /// Spans that are sent at once, as the fields of their message.
@@ -63,7 +62,7 @@ struct Batch {
 impl Outgoing {
     /// Spans for the collector that takes them at `url`. They are sent by a task of this runtime.
     pub(super) fn to(url: &Url, how: &Exporter, upstream: Arc<dyn Upstream>) -> Self {
-        let result = |result| METRICS.spans.get_or_create_owned(&labels([("result", result)]));
+        let result = |result| METRICS.spans.of([("result", result)]);
         let queue = Arc::new(Queue {
             batches: Mutex::default(),
             count: AtomicUsize::new(0),

@@ -96,8 +96,8 @@ pub(crate) fn trace_id(operation: &Operation) -> Option<String> {
 }
 
 /// The id of an operation's trace, where somebody tells of it.
-pub(super) fn exemplar(operation: &Operation) -> Option<String> {
-    trace_of(operation).filter(TraceContext::is_sampled).map(|context| context.trace_id())
+pub(super) fn exemplar(operation: &Operation) -> Option<u128> {
+    trace_of(operation).filter(TraceContext::is_sampled).map(|context| context.trace)
 }
 
 /// Where a person looks at a trace, where somebody tells of it.
