@@ -22,8 +22,12 @@ use crate::operator::standing_name;
 mod metrics;
 mod otlp;
 pub(crate) mod outbox;
+pub(crate) mod push;
 pub(crate) mod traces;
 pub(crate) mod webhooks;
+
+/// How long the last of what is told may take at the end.
+const FINISH: Duration = Duration::from_secs(3);
 
 /// What is looked up when the metrics are read.
 pub(crate) struct Now {

@@ -5,11 +5,15 @@ mod series;
 mod text;
 
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
-use self::series::{Gauge, Histogram, Labels, Value};
+use self::series::{Gauge, Histogram};
 use self::text::Page;
 
+#[cfg(test)]
+pub(super) use self::series::Bucket;
 pub(crate) use self::series::{Counter, Counters, Gauges, Histograms};
+pub(super) use self::series::{Exemplar, Labels, Spread, Value};
 
 /// The process's metrics.
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -37,7 +41,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) kind: Kind,
-    /// As it is scraped.
+    /// As it is scraped, and as it is pushed.
     pub(crate) name: &'static str,
     /// For docs/metrics.md, which a test makes.
     #[cfg(test)]
@@ -54,6 +58,8 @@ macro_rules! metrics {
         /// All of them, each with its labels.
         #[derive(Debug)]
         pub(crate) struct Metrics {
+            /// Since when is counted.
+            pub(super) begun: SystemTime,
             $(pub(crate) $field: metrics!(@type $kind),)*
         }
 
@@ -68,7 +74,7 @@ macro_rules! metrics {
 
         impl Metrics {
             fn new() -> Self {
-                Self { $($field: metrics!(@new $kind)),* }
+                Self { begun: SystemTime::now(), $($field: metrics!(@new $kind)),* }
             }
 
             /// All that have a series, and what these have now.
@@ -129,6 +135,7 @@ metrics! {
     gauge outbox_parked "onceward_outbox_parked" {"outbox"} "Rows of an outbox that can never become a call"
     gauge outbox_reading "onceward_outbox_reading" {"outbox"} "Whether this node reads an outbox: 0 where it fails, or another node does"
     counter spans "onceward_spans_total" {"result"} "Spans of traces, by what became of them: sent or lost"
+    counter exports "onceward_metric_exports_total" {"result"} "Metrics over OTLP, by what became of each time that they were pushed: sent or lost"
     gauge standing "onceward_operations" {"standing"} "Operations in the ledger that are not done, by where they stand"
     gauge oldest_due "onceward_oldest_due_seconds" {} "For how long accepted work has been due that is not sent, at most; 0 where none is"
     gauge in_doubt_age "onceward_in_doubt_age_seconds" {} "For how long what is in doubt has been known, at most; 0 where nothing is"
@@ -147,6 +154,17 @@ impl Metrics {
     pub(crate) fn render(&self, is_open: bool) -> (&'static str, String) {
         let content_type = if is_open { text::OPEN } else { text::PLAIN };
         (content_type, Page { metrics: self.read(), is_open }.to_string())
+    }
+}
+
+impl Row {
+    /// What its numbers are in, by the name and in UCUM; nothing of what is counted.
+    pub(super) fn unit(&self) -> &'static str {
+        match self.name.rsplit('_').next() {
+            Some("seconds") => "s",
+            Some("bytes") => "By",
+            _ => "",
+        }
     }
 }
 
@@ -182,6 +200,31 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), TABLE.len());
+    }
+
+    /// What Prometheus makes of a name that comes by OTLP (prometheus/otlptranslator, with suffixes): its words,
+    /// the unit where it is none of them, and at the end what it is of.
+    fn in_prometheus(row: &Row) -> String {
+        let mut words: Vec<_> = row.name.split('_').collect();
+        let unit = match row.unit() {
+            "s" => Some("seconds"),
+            "By" => Some("bytes"),
+            "" => None,
+            other => panic!("Prometheus would put {other} behind {}", row.name),
+        };
+        words.extend(unit.filter(|unit| !row.name.split('_').any(|word| word == *unit)));
+        if row.kind == Kind::Counter {
+            words.retain(|word| *word != "total");
+            words.push("total");
+        }
+        words.join("_")
+    }
+
+    #[test]
+    fn a_metric_that_is_pushed_is_called_in_prometheus_as_one_that_is_scraped() {
+        for row in TABLE {
+            assert_eq!(in_prometheus(row), row.name);
+        }
     }
 
     #[test]
