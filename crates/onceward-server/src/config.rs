@@ -65,7 +65,7 @@ pub(crate) use self::guard::Guard;
 pub(crate) use self::oidc::OidcConfig;
 pub(crate) use self::outbox::{Outbox, To};
 pub(crate) use self::profile::Setting;
-pub(crate) use self::telemetry::{Exporter, IN_URL, TelemetryConfig};
+pub(crate) use self::telemetry::{Batches, Exporter, IN_URL, TelemetryConfig};
 pub(crate) use self::words::{KEY_TIMES, MEANINGS, MISSING, ON_DEAD, ON_EXPIRED, ORDERS, word_of};
 
 /// The listener where nothing says otherwise.

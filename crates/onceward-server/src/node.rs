@@ -28,7 +28,7 @@ use crate::problem::Problem;
 use crate::rekey::Rekey;
 use crate::shape;
 use crate::source::Sources;
-use crate::telemetry::Now;
+use crate::telemetry::{Now, Telemetry};
 
 /// The file whose presence keeps a restored ledger from sending.
 pub(crate) const QUARANTINE: &str = "quarantine";
@@ -98,8 +98,14 @@ impl Node {
         routes.named.keys().filter_map(standing).collect()
     }
 
-    /// What whoever reads the metrics now is told.
-    pub(crate) async fn now(&self) -> Result<Now, StoreError> {
+    /// Has the gauges among the metrics tell what is now.
+    pub(crate) async fn gauge(&self) -> Result<(), StoreError> {
+        self.outboxes.gauge();
+        Telemetry::gauge(&self.now().await?);
+        Ok(())
+    }
+
+    async fn now(&self) -> Result<Now, StoreError> {
         let store = self.engine.store();
         let (condition, lanes) = (store.condition().await?, store.lanes().await?);
         let first = lanes.into_iter().map(|(_, due)| due).min();

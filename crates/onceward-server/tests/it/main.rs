@@ -101,6 +101,7 @@ mod people;
 mod phases;
 mod postgres;
 mod protection;
+mod pushed;
 mod recovery;
 mod rekey;
 mod restore;

@@ -214,7 +214,12 @@ impl Log {
     }
 
     pub(crate) fn has(&self, words: &str) -> bool {
-        self.0.0.lock().unwrap().iter().any(|line| line.contains(words))
+        self.count(words) > 0
+    }
+
+    /// How many lines so far have `words`.
+    pub(crate) fn count(&self, words: &str) -> usize {
+        self.0.0.lock().unwrap().iter().filter(|line| line.contains(words)).count()
     }
 }
 
