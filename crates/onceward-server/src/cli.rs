@@ -269,7 +269,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Verb::Listen(flags) => listen::listen(&flags, &global),
         Verb::Trigger(flags) => block_on(trigger::trigger(&flags, &global)),
         Verb::Check(flags) if flags.is_ready => block_on(ready::ready(&global)),
-        Verb::Check(flags) => check::check(&flags, &global),
+        Verb::Check(flags) => block_on(check::check(&flags, &global)),
         Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Sql(verb) => sql::sql(&verb, &global),

@@ -15,6 +15,7 @@ mod canaries;
 mod changes;
 mod chaos;
 mod chaos_route;
+mod check;
 mod check_ledger;
 mod claims;
 mod classify;
