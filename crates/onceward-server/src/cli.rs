@@ -15,6 +15,7 @@ mod chaos;
 mod check;
 mod classify;
 mod client;
+mod config;
 mod doubt;
 mod erase;
 mod keys;
@@ -203,6 +204,9 @@ enum Verb {
     /// Make, list, rotate and revoke access keys
     #[command(subcommand)]
     Access(access::Access),
+    /// Show the configuration that holds and who says so; its schema, an example
+    #[command(subcommand)]
+    Config(config::Verb),
     /// Copy the ledger and its master key into a folder, while they are in use
     Backup(backup::Backup),
     /// Put a backup in the place of a ledger; it sends nothing until it is released
@@ -273,6 +277,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Sql(verb) => sql::sql(&verb, &global),
+        Verb::Config(verb) => config::config(&verb, &global),
         Verb::Openapi => openapi::openapi(),
         Verb::Completions { shell } => completions(shell),
         Verb::Man(flags) => man::man(&flags, Cli::command()),
@@ -335,6 +340,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         | Verb::Verify(_)
         | Verb::MigrateStore(_)
         | Verb::Sql(_)
+        | Verb::Config(_)
         | Verb::Openapi
         | Verb::Completions { .. }
         | Verb::Man(_) => Ok(()),
