@@ -68,6 +68,8 @@ pub(crate) use self::outbox::{Outbox, To};
 pub(crate) use self::profile::Setting;
 pub(crate) use self::shown::shown;
 pub(crate) use self::telemetry::{Exporter, IN_URL, TelemetryConfig};
+#[cfg(test)]
+pub(crate) use self::text::NOT_OVERRIDES;
 pub(crate) use self::words::{KEY_TIMES, MEANINGS, MISSING, ON_DEAD, ON_EXPIRED, ORDERS, word_of};
 
 /// What a file may have, as JSON Schema, and a file with every key: made of what its readers ask for, by a test that

@@ -22,6 +22,7 @@ mod classify;
 mod cli;
 mod compatibility;
 mod config;
+mod contexts;
 mod contract;
 mod crash_backup;
 mod crash_golden;
