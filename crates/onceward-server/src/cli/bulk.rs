@@ -127,7 +127,9 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, out: Printer) -> Result<(
     if common.sure.is_to_ask()? {
         document["dry_run"] = json!(true);
         let planned = client.post("/v1/bulk", &document).await?;
-        planned_lines(&planned).iter().for_each(|line| say(&line.replace('\t', " ")));
+        for line in planned_lines(&planned) {
+            say(&line.replace('\t', " "));
+        }
         Sure::ask()?;
         document["dry_run"] = json!(false);
     }

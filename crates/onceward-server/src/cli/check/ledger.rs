@@ -137,8 +137,9 @@ fn made_key(config: &Config, found: &mut Findings) {
             found.fail(format!("{name} holds no master key"), help, Page::MasterKey);
         }
         Ok(_) => {
+            // Nothing for the group and for others.
             let mode = path.metadata().map_or(0, |it| it.permissions().mode());
-            if mode & 0o077 == 0 {
+            if mode.trailing_zeros() >= 6 {
                 return found.ok(format!("{name} holds the master key"));
             }
             let help = Some(format!("chmod 600 {name}"));

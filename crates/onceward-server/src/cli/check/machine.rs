@@ -46,7 +46,7 @@ pub(super) fn machine(config: &Config, found: &mut Findings) {
 /// The folder itself, or the first above it that is there.
 fn nearest(folder: &Path) -> PathBuf {
     let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    whole.ancestors().find(|it| it.exists()).unwrap_or(Path::new("/")).to_owned()
+    whole.ancestors().find(|it| it.exists()).map_or_else(|| PathBuf::from("/"), Path::to_owned)
 }
 
 fn room(config: &Config, data: &Path, found: &mut Findings) {

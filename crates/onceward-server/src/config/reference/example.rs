@@ -1,6 +1,6 @@
 //! The example: every key in a comment, with what pages tell of it, and what it is where nothing is said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -55,7 +55,7 @@ pub(super) fn example(asked: &Asked, told: &Told, schema: &Value) -> String {
         // A word or an address stands on a page without its quotes.
         let written = usual.into_iter().flat_map(|usual| [usual.to_owned(), format!("{usual:?}")]);
         let value = { written }.find(|written| fits(section, key, written, schema));
-        let value = value.unwrap_or_else(|| one_of(kinds.iter().map(String::as_str)));
+        let value = value.unwrap_or_else(|| one_of(kinds));
         let group = (section.clone(), group.to_owned());
         groups.entry(group).or_default().push((rest, value));
     }
@@ -101,7 +101,7 @@ fn fits(section: &str, key: &str, usual: &str, schema: &Value) -> bool {
         at = &at["additionalProperties"];
     }
     for part in key.split('.') {
-        let ways = at["anyOf"].as_array().map_or(std::slice::from_ref(at), Vec::as_slice);
+        let ways = at["anyOf"].as_array().map_or_else(|| std::slice::from_ref(at), Vec::as_slice);
         let Some(next) = ways.iter().find_map(|way| way["properties"].get(part)) else {
             return false;
         };
@@ -111,12 +111,12 @@ fn fits(section: &str, key: &str, usual: &str, schema: &Value) -> bool {
 }
 
 /// Some value of these kinds.
-fn one_of<'a>(kinds: impl Iterator<Item = &'a str> + Clone) -> String {
-    if let Some(word) = kinds.clone().find(|kind| is_word(kind)) {
+fn one_of(kinds: &BTreeSet<String>) -> String {
+    if let Some(word) = kinds.iter().find(|kind| is_word(kind)) {
         return format!("{word:?}");
     }
-    let has = |what: &str| kinds.clone().any(|kind| kind.contains(what));
-    let is = |what: &str| kinds.clone().any(|kind| kind == what);
+    let has = |what: &str| kinds.iter().any(|kind| kind.contains(what));
+    let is = |what: &str| kinds.contains(what);
     let value = match () {
         () if has("Span") => "\"30s\"",
         () if has("Size") => "\"1MiB\"",
