@@ -48,6 +48,12 @@ pub(crate) fn make_folder(folder: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+/// Bytes of room on the disk that a folder is on, for whoever is not root.
+pub(crate) fn free_at(folder: &Path) -> Option<u64> {
+    let disk = statvfs(folder).ok()?;
+    Some(disk.f_bavail * disk.f_frsize)
+}
+
 /// One running process.
 pub(crate) struct Node {
     pub(crate) engine: Arc<Engine>,
@@ -151,8 +157,7 @@ impl Node {
     /// Bytes of room where the ledger is, where it is on a disk of this machine.
     pub(crate) fn free(&self) -> Option<u64> {
         let is_here = !self.engine.store().is_shared();
-        let disk = is_here.then(|| statvfs(&self.data).ok()).flatten()?;
-        Some(disk.f_bavail * disk.f_frsize)
+        is_here.then(|| free_at(&self.data)).flatten()
     }
 
     /// Lets a restored ledger send: judges what its crash left behind, then delivers.

@@ -70,6 +70,17 @@ impl StoreError {
     }
 }
 
+/// The shape of a ledger's tables, beside the one that this release writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schema {
+    /// Its number; 0 where there are no tables yet.
+    pub found: u32,
+    /// The number that this release brings it to.
+    pub ours: u32,
+    /// Whether this release can use it.
+    pub is_usable: bool,
+}
+
 /// A lane: whose work goes where. What is due is found by lane, so that a dead upstream's
 /// backlog stands before nobody else's, and one flow's not before another's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -50,6 +50,8 @@ pub(crate) fn clean(command: &mut Command) {
             command.env_remove(name);
         }
     }
+    // Where a person's own contexts would be.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command.stdin(Stdio::null());
 }
 
@@ -85,7 +87,7 @@ impl World {
         let mut command = Command::new(BINARY);
         clean(&mut command);
         // What a verb leaves among the temporary files is seen.
-        command.env("TMPDIR", self.path("tmp"));
+        command.env("TMPDIR", self.path("tmp")).env("XDG_CONFIG_HOME", self.path("config"));
         command.current_dir(self.folder.path()).args(arguments);
         command
     }
