@@ -113,6 +113,7 @@ pub(super) async fn send(
     if filled.show.is_some() {
         return Ok(shown(&node, &headers, &filled).await?.into_response());
     }
+    node.check_released("Nothing was sent; `onceward restore --release` lets it send.")?;
     node.find_called(&filled.to)?;
     let document: Document =
         serde_json::from_value(filled.document()).map_err(|error| invalid(error.to_string()))?;
