@@ -431,8 +431,11 @@ async fn first_key(access: &Access) -> Result<(), Exit> {
     let (tenant, routes, origins) = (TENANT.to_owned(), Vec::new(), Vec::new());
     let grant =
         Grant { name, tenant, roles: Roles::ALL, routes, origins, expires: None, contract: None };
-    let (key, kept) = access.create(grant, crate::shape::now()).await?;
-    eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
+    if let Some((key, kept)) = access.create_first(grant, crate::shape::now()).await? {
+        eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
+    } else {
+        info!("another node made the first access key just now, and has shown it");
+    }
     Ok(())
 }
 
