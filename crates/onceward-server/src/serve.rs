@@ -484,9 +484,8 @@ async fn run(
             _ = look.tick() => listeners.refresh_certificates().await,
         }
     };
-    let longest = config.routes.values().map(|route| route.target.timeouts.total).max();
     let grace = match ended {
-        Ok(()) => longest.unwrap_or(config.ad_hoc.target.timeouts.total).max(GRACE_MIN),
+        Ok(()) => longest_attempt(&node.engine.routes()).max(GRACE_MIN),
         Err(_) => GRACE_BROKEN,
     };
     signals.supervisor.stopping(grace);
@@ -527,6 +526,12 @@ async fn run(
     ended
 }
 
+/// How long an attempt may take: by the routes in force now, or at an ad hoc URL.
+fn longest_attempt(routes: &Routes) -> Duration {
+    let all = routes.named.values().chain([&routes.ad_hoc]);
+    all.map(|route| route.target.timeouts.total).max().unwrap_or_default()
+}
+
 /// Reads the configuration again: routes, their addresses, credentials and policies. What needs
 /// a restart is said.
 async fn reload(
@@ -553,7 +558,7 @@ async fn reload(
             Ok(true) => {
                 return error!(
                     route = name,
-                    "the configuration is kept as it was: this route has unfinished work and cannot be removed yet"
+                    "the configuration is kept as it was: this route has unfinished work, or some in doubt, and cannot be removed yet"
                 );
             }
             Err(error) => return error!(%error, "the configuration is kept as it was"),
@@ -612,7 +617,13 @@ async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, Sto
     let mut before = None;
     loop {
         let unfinished = Query {
-            standing: vec![Standing::Pending, Standing::Held, Standing::Delivering],
+            standing: vec![
+                Standing::Pending,
+                Standing::Held,
+                Standing::Delivering,
+                // What resolves it by itself, and what of it people may see, is its route's.
+                Standing::InDoubt,
+            ],
             route: Some(route.to_owned()),
             before,
             limit: 1,
@@ -690,5 +701,20 @@ async fn drain(node: &Node) -> Result<(), Exit> {
             Ok(())
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_lasts_as_long_as_any_attempt_may_those_at_no_route_too() {
+        let longest = |text: &str| longest_attempt(&Config::of_text(text).unwrap().routes());
+        let crm = "[routes.crm]\nupstream = \"https://crm.example.com\"\n";
+        assert_eq!(longest(&format!("{crm}timeout = \"2s\"")), Duration::from_secs(30));
+        assert_eq!(longest(&format!("{crm}timeout = \"90s\"")), Duration::from_secs(90));
+        let mail = "[routes.mail]\nupstream = \"smtp://mail.example.com\"\n";
+        assert_eq!(longest(mail), Duration::from_mins(2));
     }
 }
