@@ -16,7 +16,7 @@ use onceward::route::Routes;
 use onceward::secret::random;
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
-use onceward::{Engine, Parts, Person, Refusal, Teller};
+use onceward::{Engine, Parts, Person, Teller};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
@@ -33,9 +33,10 @@ use crate::guard::Guards;
 use crate::lately::Lately;
 use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Closed;
-use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
+use crate::node::{MASTER_KEY, Node, RESTORING, make_folder};
 use crate::oidc::Oidc;
 use crate::outbox::Outboxes;
+use crate::quarantine::{self, Quarantine};
 use crate::rekey::Rekey;
 use crate::source::Sources;
 use crate::supervisor::Supervisor;
@@ -272,7 +273,7 @@ impl Start {
         let listen = sockets.address();
         let access = Access::open(store, &operator_key, Exposure::of(config, listen)).await?;
         first_key(&access).await?;
-        let quarantined = data.join(QUARANTINE).exists();
+        let quarantine = Quarantine::begin(&engine, config.quarantine.as_deref(), data).await?;
         let (egress, pace) = (&self.egress, config.pace);
         egress.set_own(sockets.addresses());
         let gateway = || Gateway { engine: Arc::clone(&engine), egress: Arc::clone(egress), pace };
@@ -291,15 +292,10 @@ impl Start {
             oidc: Oidc::new(Arc::clone(&self.upstream), config.oidc.clone()),
             data: data.clone(),
             rekey: Rekey::new(KeyKeeper::new(&engine, ring), source, data.join(MASTER_KEY)),
-            quarantined: AtomicBool::new(quarantined),
+            quarantine,
             draining: AtomicBool::new(false),
         });
-        if quarantined {
-            warn!(
-                "the ledger was restored and is in quarantine: nothing is sent until `onceward restore --release`"
-            );
-            hold_sagas(&engine, &data.join(QUARANTINE)).await?;
-        } else {
+        if !node.is_quarantined() {
             let judged = engine.recover().await?;
             if judged > 0 {
                 info!(operations = judged, "judged what the last process left under way");
@@ -316,40 +312,6 @@ impl Start {
         tell_ready(&engine, config, listen);
         Ok(node)
     }
-}
-
-/// Pauses the sagas that are open in a restored ledger: what they did since its backup is not in it. Once for each
-/// restore, which the mark of the quarantine names, whichever nodes start: a person may have resumed them since, and
-/// other nodes may have been released.
-async fn hold_sagas(engine: &Arc<Engine>, quarantine: &Path) -> Result<(), Exit> {
-    const HELD: &str = "sagas-held";
-    const NAME_BYTES_MAX: usize = 500;
-    let since = crate::shape::now();
-    let mark = std::fs::read(quarantine)
-        .map_err(|error| Exit::failed(format!("{}: {error}", quarantine.display())))?;
-    let name = mark.trim_ascii();
-    let name = [&b"of "[..], &name[..name.len().min(NAME_BYTES_MAX)]].concat();
-    let store = engine.store();
-    let last = store.setting(HELD.to_owned()).await?;
-    if last.as_deref() == Some(&name[..]) {
-        warn!(
-            "sagas were paused when this restore was first started: a restore of its own has a word of its own in {}",
-            quarantine.display()
-        );
-        return Ok(());
-    }
-    let reason = "the ledger was restored: what this did since the backup is not in it".to_owned();
-    let by = Person { who: "restore".to_owned(), reason };
-    let held = engine.hold_sagas(&by, since).await.map_err(|refusal| match refusal {
-        Refusal::Ledger(error) => Exit::from(error),
-        refusal => Exit::failed(format!("pausing sagas: {refusal}")),
-    })?;
-    if held > 0 {
-        warn!(sagas = held, "sagas are paused: `onceward saga ls` shows them");
-    }
-    // Where another node was faster it held the same.
-    store.swap(HELD.to_owned(), last, Some(name.into())).await?;
-    Ok(())
 }
 
 fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {
@@ -570,7 +532,7 @@ async fn reload(
     };
     if !fresh.is_served_as(config) {
         warn!(
-            "listen, tls, behind_proxy, store, demo, egress, limits and telemetry are read at a start only"
+            "listen, tls, behind_proxy, store, demo, quarantine, egress, limits and telemetry are read at a start only"
         );
     }
     let count = routes.named.len();
@@ -639,7 +601,7 @@ async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, Sto
     }
 }
 
-/// Follows what other nodes say about access keys, for ever.
+/// Follows what other nodes say about access keys and the quarantine, for ever.
 async fn keep_up(node: Arc<Node>) {
     let changed = node.engine.store().settings_changed();
     loop {
@@ -650,6 +612,9 @@ async fn keep_up(node: Arc<Node>) {
         // While the ledger is away the keys stay as they are known.
         if let Err(error) = node.access.refresh().await {
             warn!(%error, "the access keys could not be read again");
+        }
+        if let Err(error) = quarantine::follow(&node).await {
+            warn!(%error, "whether the ledger was released at another node could not be seen");
         }
     }
 }

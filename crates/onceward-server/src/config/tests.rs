@@ -317,6 +317,19 @@ fn where_a_service_is_says_nothing_of_the_configuration_and_a_slip_does() {
 }
 
 #[test]
+fn the_word_for_a_restore_may_be_a_date_and_an_empty_one_is_none() {
+    let over = |word| {
+        let config = load_with("", &[("ONCEWARD_QUARANTINE", word)], &Overrides::default());
+        config.map(|config| config.quarantine)
+    };
+    for word in ["2026-11-27", "of Friday", "dump of 03:00"] {
+        assert_eq!(over(word), Ok(Some(word.to_owned())));
+    }
+    assert_eq!((over(""), over("  ")), (Ok(None), Ok(None)));
+    assert!(over(&"w".repeat(201)).unwrap_err().contains("quarantine"));
+}
+
+#[test]
 fn limits_of_callers_are_what_the_file_says() {
     let usual = Config::of_text("").unwrap();
     let said = "[limits]\nidle_timeout = \"5s\"\nbody_timeout = \"2m\"\nbody_rate_min = \"64KiB\"";
