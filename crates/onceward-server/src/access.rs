@@ -42,7 +42,7 @@ pub(crate) use onceward::core::key::TENANT;
 
 use self::browser::refuse_other_hosts;
 use self::given::take_key;
-use self::key::{Known, hash, instant, is_whole, prefix};
+use self::key::{Known, first_key, hash, instant, is_whole, prefix};
 use self::session::Sessions;
 use self::tries::Tries;
 use crate::config::Config;
@@ -251,6 +251,25 @@ impl Access {
         self.make(grant, now).await
     }
 
+    /// Makes the first key, where no other node does at the same time: of several one is kept, and shown once.
+    pub(crate) async fn create_first(
+        &self,
+        grant: Grant,
+        now: Timestamp,
+    ) -> Result<Option<(String, AccessKey)>, StoreError> {
+        {
+            let _alone = self.changing.lock().await;
+            let key = first_key();
+            let kept = kept(&key, grant, now);
+            if self.store.swap(row(&kept), None, Some(value(&kept))).await? {
+                self.know(&kept);
+                return Ok(Some((key, kept)));
+            }
+        }
+        self.refresh().await?;
+        Ok(None)
+    }
+
     /// Makes another key of the same name, roles and routes; the old one is refused after `overlap`. Where
     /// that changed meanwhile it is [`StoreError::Stale`], and nothing is done.
     /// Without `expires` the new one lives as long as the old one was made for.
@@ -276,17 +295,16 @@ impl Access {
         let end = old.expires().map_or(end, |earlier| earlier.min(end));
         let old = AccessKey { expires_at: Some(shape::time(end)), ..old };
         let _alone = self.changing.lock().await;
-        let name = format!("{PREFIX}{}", old.prefix);
+        let name = row(&old);
         // It may have been revoked since it was looked up.
         let Some(was) = self.store.setting(name.clone()).await? else {
             return Err(StoreError::Stale);
         };
         // The new one first: a crash between the two locks nobody out.
         let (key, kept) = self.make(grant, now).await?;
-        let value = Bytes::from(serde_json::to_vec(&old).unwrap_or_default());
-        if !self.store.swap(name, Some(was), Some(value)).await? {
+        if !self.store.swap(name, Some(was), Some(value(&old))).await? {
             // Another node revoked or rotated it meanwhile: then nothing came of this.
-            self.store.set(format!("{PREFIX}{}", kept.prefix), None).await?;
+            self.store.set(row(&kept), None).await?;
             let mut by_hash = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
             by_hash.remove(&kept.hash);
             return Err(StoreError::Stale);
@@ -314,29 +332,10 @@ impl Access {
 
     async fn make(&self, grant: Grant, now: Timestamp) -> Result<(String, AccessKey), StoreError> {
         let key = new_key();
-        let kept = AccessKey {
-            tenant: grant.tenant,
-            name: grant.name,
-            prefix: prefix(&key),
-            hash: hash(&key),
-            created_at: shape::time(now),
-            roles: grant.roles,
-            routes: grant.routes,
-            origins: grant.origins,
-            expires_at: grant.expires.map(shape::time),
-            contract: grant.contract,
-            last_used_at: None,
-        };
-        self.put(&kept).await?;
+        let kept = kept(&key, grant, now);
+        self.store.set(row(&kept), Some(value(&kept))).await?;
+        self.know(&kept);
         Ok((key, kept))
-    }
-
-    /// Keeps a key, new or changed.
-    async fn put(&self, key: &AccessKey) -> Result<(), StoreError> {
-        let value = serde_json::to_vec(key).unwrap_or_default();
-        self.store.set(format!("{PREFIX}{}", key.prefix), Some(Bytes::from(value))).await?;
-        self.know(key);
-        Ok(())
     }
 
     fn know(&self, key: &AccessKey) {
@@ -492,6 +491,33 @@ async fn last_uses(
     Ok(read.collect())
 }
 
+/// What is kept of a new key.
+fn kept(key: &str, grant: Grant, now: Timestamp) -> AccessKey {
+    AccessKey {
+        tenant: grant.tenant,
+        name: grant.name,
+        prefix: prefix(key),
+        hash: hash(key),
+        created_at: shape::time(now),
+        roles: grant.roles,
+        routes: grant.routes,
+        origins: grant.origins,
+        expires_at: grant.expires.map(shape::time),
+        contract: grant.contract,
+        last_used_at: None,
+    }
+}
+
+/// The name of a key's row.
+fn row(key: &AccessKey) -> String {
+    format!("{PREFIX}{}", key.prefix)
+}
+
+/// A key as its row has it.
+fn value(key: &AccessKey) -> Bytes {
+    Bytes::from(serde_json::to_vec(key).unwrap_or_default())
+}
+
 async fn read(store: &dyn Store) -> Result<ByHash, StoreError> {
     let used = last_uses(store, USED).await?;
     let mut by_hash = HashMap::new();
@@ -515,21 +541,45 @@ mod tests {
 
     use super::*;
 
+    fn all(name: &str) -> Grant {
+        Grant {
+            name: name.to_owned(),
+            tenant: TENANT.to_owned(),
+            roles: Roles::ALL,
+            routes: Vec::new(),
+            origins: Vec::new(),
+            expires: None,
+            contract: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn of_nodes_that_start_together_one_makes_the_first_key_and_the_others_know_it() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let exposure = Exposure { is_reached: true, behind_proxy: false, names_callers: false };
+        let open = async || Access::open(Arc::clone(&store), "operator", exposure).await.unwrap();
+        // Neither has seen a key yet.
+        let nodes = [open().await, open().await];
+        let mut shown = Vec::new();
+        for node in &nodes {
+            shown.extend(node.create_first(all("first"), shape::now()).await.unwrap());
+        }
+        let [(key, kept)] = &shown[..] else { panic!("{} were shown", shown.len()) };
+        for node in &nodes {
+            assert!(node.caller(key).is_ok() && node.list().len() == 1);
+        }
+        assert!(nodes[0].revoke(&kept.prefix).await.unwrap());
+        let (again, _) =
+            open().await.create_first(all("first"), shape::now()).await.unwrap().unwrap();
+        assert_ne!(&again, key, "who has none any more gets another");
+    }
+
     #[tokio::test]
     async fn a_key_that_was_revoked_meanwhile_does_not_come_back_by_its_rotation() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
         let exposure = Exposure { is_reached: true, behind_proxy: false, names_callers: false };
         let access = Access::open(Arc::clone(&store), "operator", exposure).await.unwrap();
-        let grant = Grant {
-            name: "shop".to_owned(),
-            tenant: TENANT.to_owned(),
-            roles: Roles::SEND,
-            routes: Vec::new(),
-            origins: Vec::new(),
-            expires: None,
-            contract: None,
-        };
-        let (key, kept) = access.create(grant, shape::now()).await.unwrap();
+        let (key, kept) = access.create(all("shop"), shape::now()).await.unwrap();
         assert!(access.revoke(&kept.prefix).await.unwrap());
         let rotated = access.rotate(kept, Duration::from_hours(1), None, shape::now()).await;
         assert_eq!(rotated.map(|_| ()), Err(StoreError::Stale));

@@ -356,7 +356,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Audit(flags) => audit::audit(&flags, &client, out).await,
         Verb::Access(verb) => access::access(&verb, &client, out).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, out).await,
-        Verb::Restore(_) => restore::release(&client, out).await,
+        Verb::Restore(flags) => restore::release(&flags, &client, out).await,
         Verb::Rekey(flags) => rekey::rekey(&flags, &client, out).await,
         // Handled without a gateway.
         Verb::Serve(_)

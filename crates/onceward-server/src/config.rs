@@ -103,6 +103,8 @@ pub(crate) struct Config {
     pub(crate) behind_proxy: bool,
     pub(crate) store: Ledger,
     pub(crate) demo: bool,
+    /// The word for the restore of a shared ledger that nothing is sent from until somebody has looked.
+    pub(crate) quarantine: Option<String>,
     /// Whether bodies are sealed where nothing nearer says otherwise.
     pub(crate) seal_bodies: bool,
     pub(crate) strict: bool,
@@ -213,6 +215,7 @@ impl Config {
             behind_proxy: places.behind_proxy,
             store: places.store,
             demo,
+            quarantine: file.text("quarantine", words::quarantine)?.flatten(),
             seal_bodies,
             strict: file.or("strict", false)?,
             approve: approve.into_iter().flatten().copied().collect(),
@@ -326,6 +329,7 @@ impl Config {
             && self.behind_proxy == other.behind_proxy
             && self.store == other.store
             && self.demo == other.demo
+            && self.quarantine == other.quarantine
             && self.egress_allow == other.egress_allow
             && self.ca_file == other.ca_file
             && self.connections_max == other.connections_max

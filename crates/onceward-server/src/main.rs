@@ -33,6 +33,7 @@ mod outbox;
 mod page;
 mod passed;
 mod problem;
+mod quarantine;
 mod rekey;
 mod saved;
 mod serve;

@@ -25,13 +25,11 @@ use crate::oidc::Oidc;
 use crate::operator::subscriptions::{STATES, state_of};
 use crate::outbox::Outboxes;
 use crate::problem::Problem;
+use crate::quarantine::Quarantine;
 use crate::rekey::Rekey;
 use crate::shape;
 use crate::source::Sources;
 use crate::telemetry::{Now, Telemetry};
-
-/// The file whose presence keeps a restored ledger from sending.
-pub(crate) const QUARANTINE: &str = "quarantine";
 
 /// The file that stands beside a ledger while a backup is put in its place.
 pub(crate) const RESTORING: &str = "restoring";
@@ -69,14 +67,14 @@ pub(crate) struct Node {
     pub(crate) sagas: Lately<OpenSagas>,
     pub(crate) data: PathBuf,
     pub(crate) rekey: Rekey,
-    pub(crate) quarantined: AtomicBool,
+    pub(crate) quarantine: Quarantine,
     pub(crate) draining: AtomicBool,
 }
 
 impl Node {
     /// Whether nothing is sent until a person says so.
     pub(crate) fn is_quarantined(&self) -> bool {
-        self.quarantined.load(Ordering::Acquire)
+        self.quarantine.stands()
     }
 
     /// Refuses what would send, and says what was not done for it, until a person says that it may.
@@ -158,22 +156,6 @@ impl Node {
     pub(crate) fn free(&self) -> Option<u64> {
         let is_here = !self.engine.store().is_shared();
         is_here.then(|| free_at(&self.data)).flatten()
-    }
-
-    /// Lets a restored ledger send: judges what its crash left behind, then delivers.
-    pub(crate) async fn release(&self) -> Result<usize, Problem> {
-        if !self.is_quarantined() {
-            return Err(Problem::new("operation-conflict", "The ledger is not in quarantine."));
-        }
-        let marker = self.data.join(QUARANTINE);
-        std::fs::remove_file(&marker).map_err(|error| {
-            Problem::new("gone-wrong", format!("{}: {error}", marker.display()))
-        })?;
-        let judged = self.engine.recover().await?;
-        self.quarantined.store(false, Ordering::Release);
-        self.engine.start();
-        self.outboxes.start();
-        Ok(judged)
     }
 
     /// Copies the ledger and its master key, while it is in use.

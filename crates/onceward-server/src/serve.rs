@@ -16,7 +16,7 @@ use onceward::route::Routes;
 use onceward::secret::random;
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
-use onceward::{Engine, Parts, Person, Refusal, Teller};
+use onceward::{Engine, Parts, Person, Teller};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
@@ -33,9 +33,10 @@ use crate::guard::Guards;
 use crate::lately::Lately;
 use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Closed;
-use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
+use crate::node::{MASTER_KEY, Node, RESTORING, make_folder};
 use crate::oidc::Oidc;
 use crate::outbox::Outboxes;
+use crate::quarantine::{self, Quarantine};
 use crate::rekey::Rekey;
 use crate::source::Sources;
 use crate::supervisor::Supervisor;
@@ -272,7 +273,7 @@ impl Start {
         let listen = sockets.address();
         let access = Access::open(store, &operator_key, Exposure::of(config, listen)).await?;
         first_key(&access).await?;
-        let quarantined = data.join(QUARANTINE).exists();
+        let quarantine = Quarantine::begin(&engine, config.quarantine.as_deref(), data).await?;
         let (egress, pace) = (&self.egress, config.pace);
         egress.set_own(sockets.addresses());
         let gateway = || Gateway { engine: Arc::clone(&engine), egress: Arc::clone(egress), pace };
@@ -291,15 +292,10 @@ impl Start {
             oidc: Oidc::new(Arc::clone(&self.upstream), config.oidc.clone()),
             data: data.clone(),
             rekey: Rekey::new(KeyKeeper::new(&engine, ring), source, data.join(MASTER_KEY)),
-            quarantined: AtomicBool::new(quarantined),
+            quarantine,
             draining: AtomicBool::new(false),
         });
-        if quarantined {
-            warn!(
-                "the ledger was restored and is in quarantine: nothing is sent until `onceward restore --release`"
-            );
-            hold_sagas(&engine, &data.join(QUARANTINE)).await?;
-        } else {
+        if !node.is_quarantined() {
             let judged = engine.recover().await?;
             if judged > 0 {
                 info!(operations = judged, "judged what the last process left under way");
@@ -316,40 +312,6 @@ impl Start {
         tell_ready(&engine, config, listen);
         Ok(node)
     }
-}
-
-/// Pauses the sagas that are open in a restored ledger: what they did since its backup is not in it. Once for each
-/// restore, which the mark of the quarantine names, whichever nodes start: a person may have resumed them since, and
-/// other nodes may have been released.
-async fn hold_sagas(engine: &Arc<Engine>, quarantine: &Path) -> Result<(), Exit> {
-    const HELD: &str = "sagas-held";
-    const NAME_BYTES_MAX: usize = 500;
-    let since = crate::shape::now();
-    let mark = std::fs::read(quarantine)
-        .map_err(|error| Exit::failed(format!("{}: {error}", quarantine.display())))?;
-    let name = mark.trim_ascii();
-    let name = [&b"of "[..], &name[..name.len().min(NAME_BYTES_MAX)]].concat();
-    let store = engine.store();
-    let last = store.setting(HELD.to_owned()).await?;
-    if last.as_deref() == Some(&name[..]) {
-        warn!(
-            "sagas were paused when this restore was first started: a restore of its own has a word of its own in {}",
-            quarantine.display()
-        );
-        return Ok(());
-    }
-    let reason = "the ledger was restored: what this did since the backup is not in it".to_owned();
-    let by = Person { who: "restore".to_owned(), reason };
-    let held = engine.hold_sagas(&by, since).await.map_err(|refusal| match refusal {
-        Refusal::Ledger(error) => Exit::from(error),
-        refusal => Exit::failed(format!("pausing sagas: {refusal}")),
-    })?;
-    if held > 0 {
-        warn!(sagas = held, "sagas are paused: `onceward saga ls` shows them");
-    }
-    // Where another node was faster it held the same.
-    store.swap(HELD.to_owned(), last, Some(name.into())).await?;
-    Ok(())
 }
 
 fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {
@@ -431,8 +393,11 @@ async fn first_key(access: &Access) -> Result<(), Exit> {
     let (tenant, routes, origins) = (TENANT.to_owned(), Vec::new(), Vec::new());
     let grant =
         Grant { name, tenant, roles: Roles::ALL, routes, origins, expires: None, contract: None };
-    let (key, kept) = access.create(grant, crate::shape::now()).await?;
-    eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
+    if let Some((key, kept)) = access.create_first(grant, crate::shape::now()).await? {
+        eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
+    } else {
+        info!("another node made the first access key just now, and has shown it");
+    }
     Ok(())
 }
 
@@ -481,9 +446,8 @@ async fn run(
             _ = look.tick() => listeners.refresh_certificates().await,
         }
     };
-    let longest = config.routes.values().map(|route| route.target.timeouts.total).max();
     let grace = match ended {
-        Ok(()) => longest.unwrap_or(config.ad_hoc.target.timeouts.total).max(GRACE_MIN),
+        Ok(()) => longest_attempt(&node.engine.routes()).max(GRACE_MIN),
         Err(_) => GRACE_BROKEN,
     };
     signals.supervisor.stopping(grace);
@@ -524,6 +488,12 @@ async fn run(
     ended
 }
 
+/// How long an attempt may take: by the routes in force now, or at an ad hoc URL.
+fn longest_attempt(routes: &Routes) -> Duration {
+    let all = routes.named.values().chain([&routes.ad_hoc]);
+    all.map(|route| route.target.timeouts.total).max().unwrap_or_default()
+}
+
 /// Reads the configuration again: routes, their addresses, credentials and policies. What needs
 /// a restart is said.
 async fn reload(
@@ -550,7 +520,7 @@ async fn reload(
             Ok(true) => {
                 return error!(
                     route = name,
-                    "the configuration is kept as it was: this route has unfinished work and cannot be removed yet"
+                    "the configuration is kept as it was: this route has unfinished work, or some in doubt, and cannot be removed yet"
                 );
             }
             Err(error) => return error!(%error, "the configuration is kept as it was"),
@@ -562,7 +532,7 @@ async fn reload(
     };
     if !fresh.is_served_as(config) {
         warn!(
-            "listen, tls, behind_proxy, store, demo, egress, limits and telemetry are read at a start only"
+            "listen, tls, behind_proxy, store, demo, quarantine, egress, limits and telemetry are read at a start only"
         );
     }
     let count = routes.named.len();
@@ -609,7 +579,13 @@ async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, Sto
     let mut before = None;
     loop {
         let unfinished = Query {
-            standing: vec![Standing::Pending, Standing::Held, Standing::Delivering],
+            standing: vec![
+                Standing::Pending,
+                Standing::Held,
+                Standing::Delivering,
+                // What resolves it by itself, and what of it people may see, is its route's.
+                Standing::InDoubt,
+            ],
             route: Some(route.to_owned()),
             before,
             limit: 1,
@@ -625,7 +601,7 @@ async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, Sto
     }
 }
 
-/// Follows what other nodes say about access keys, for ever.
+/// Follows what other nodes say about access keys and the quarantine, for ever.
 async fn keep_up(node: Arc<Node>) {
     let changed = node.engine.store().settings_changed();
     loop {
@@ -636,6 +612,9 @@ async fn keep_up(node: Arc<Node>) {
         // While the ledger is away the keys stay as they are known.
         if let Err(error) = node.access.refresh().await {
             warn!(%error, "the access keys could not be read again");
+        }
+        if let Err(error) = quarantine::follow(&node).await {
+            warn!(%error, "whether the ledger was released at another node could not be seen");
         }
     }
 }
@@ -687,5 +666,20 @@ async fn drain(node: &Node) -> Result<(), Exit> {
             Ok(())
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_lasts_as_long_as_any_attempt_may_those_at_no_route_too() {
+        let longest = |text: &str| longest_attempt(&Config::of_text(text).unwrap().routes());
+        let crm = "[routes.crm]\nupstream = \"https://crm.example.com\"\n";
+        assert_eq!(longest(&format!("{crm}timeout = \"2s\"")), Duration::from_secs(30));
+        assert_eq!(longest(&format!("{crm}timeout = \"90s\"")), Duration::from_secs(90));
+        let mail = "[routes.mail]\nupstream = \"smtp://mail.example.com\"\n";
+        assert_eq!(longest(mail), Duration::from_mins(2));
     }
 }

@@ -24,6 +24,9 @@ const CHECKSUM: usize = 4;
 /// The letters by which a key is found.
 const PREFIX: usize = 11;
 
+/// How the first key of a ledger begins.
+const FIRST: &str = "ow_firstKey";
+
 /// How fine the last use is kept: what is finer would be a write that all event loops contend for.
 const USED_MICROS: i64 = 1_000_000;
 
@@ -197,10 +200,20 @@ pub(super) fn hash(key: &str) -> String {
 
 /// A new key: 256 bits that nobody can foretell, and a checksum.
 pub(crate) fn new_key() -> String {
-    let mut key = format!("{BEGIN}{}", URL_SAFE_NO_PAD.encode(random::<32>()));
-    let checksum = checksum(&key);
-    key.push_str(&checksum);
-    key
+    whole(format!("{BEGIN}{}", URL_SAFE_NO_PAD.encode(random::<32>())))
+}
+
+/// The first key of a ledger: its first letters are the same whichever node makes it, so that of several one is kept.
+/// The other 210 bits nobody can foretell.
+pub(super) fn first_key() -> String {
+    let random = URL_SAFE_NO_PAD.encode(random::<32>());
+    whole(format!("{FIRST}{}", &random[FIRST.len() - BEGIN.len()..]))
+}
+
+fn whole(mut bare: String) -> String {
+    let checksum = checksum(&bare);
+    bare.push_str(&checksum);
+    bare
 }
 
 fn checksum(bare: &str) -> String {
@@ -241,6 +254,14 @@ mod tests {
             assert!(!is_whole(cut), "{cut}");
         }
         assert!(is_whole(&key[..BARE]), "keys made before have none");
+    }
+
+    #[test]
+    fn first_keys_are_told_by_the_same_letters_and_by_nothing_else() {
+        let (one, other) = (first_key(), first_key());
+        assert!(is_whole(&one) && one.len() == new_key().len(), "{one}");
+        assert_eq!((prefix(&one), prefix(&other)), (FIRST.to_owned(), FIRST.to_owned()));
+        assert_ne!(one[PREFIX..PREFIX + 8], other[PREFIX..PREFIX + 8]);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::output::{print, say};
 use crate::config::Places;
 use crate::exit::Exit;
 use crate::ledger::Ledger;
-use crate::node::{MASTER_KEY, QUARANTINE, RESTORING};
+use crate::node::{MASTER_KEY, RESTORING};
+use crate::quarantine::QUARANTINE;
 
 #[derive(Debug, Args)]
 pub(super) struct MigrateStore {

@@ -19,7 +19,8 @@ use super::client::Client;
 use super::output::{Printer, print, say, text};
 use crate::config::Places;
 use crate::exit::Exit;
-use crate::node::{KEY_GIVEN, MASTER_KEY, QUARANTINE, RESTORING, make_folder};
+use crate::node::{KEY_GIVEN, MASTER_KEY, RESTORING, make_folder};
+use crate::quarantine::QUARANTINE;
 
 /// The names in a backup, whatever the ledger's own are.
 const INDEX: &str = "ledger.db";
@@ -36,11 +37,15 @@ pub(super) struct Restore {
     /// Let the restored ledger send, on the running gateway
     #[arg(long)]
     pub(super) release: bool,
+    /// Why it may, for the audit
+    #[arg(long, requires = "release")]
+    reason: Option<String>,
 }
 
 /// Ends the quarantine.
-pub(super) async fn release(client: &Client, out: Printer) -> Result<(), Exit> {
-    let released = client.post("/v1/release", &json!({})).await?;
+pub(super) async fn release(flags: &Restore, client: &Client, out: Printer) -> Result<(), Exit> {
+    let reason = flags.reason.as_deref().unwrap_or_default();
+    let released = client.post("/v1/release", &json!({"reason": reason})).await?;
     out.document(&released, || {
         say(&format!(
             "released: the ledger sends again; {} operations that were under way at the backup were judged",
@@ -92,6 +97,7 @@ The ledger is in quarantine: it sends nothing, because what it holds as pending 
 after the backup was made. Next:
   onceward serve                 to start on it
   onceward ls --state pending    to see what it would send; `onceward cancel ID` gives one up
+  onceward ls --state delivering to see what was under way: what may be sent again is, the rest is in doubt
   onceward saga ls               to see sagas: those that are open are paused, and stay so until each is resumed
   onceward restore --release     to let it send");
         Ok(())

@@ -287,6 +287,49 @@ fn the_environment_lies_over_the_file() {
 }
 
 #[test]
+fn where_a_service_is_says_nothing_of_the_configuration_and_a_slip_does() {
+    for (variable, value) in [
+        ("ONCEWARD_SERVICE_HOST", "10.96.0.7"),
+        ("ONCEWARD_SERVICE_HOST", "fd00::7"),
+        ("ONCEWARD_SERVICE_PORT", "7077"),
+        ("ONCEWARD_SERVICE_PORT_HTTP", "7077"),
+        ("ONCEWARD_PORT", "tcp://10.96.0.7:7077"),
+        ("ONCEWARD_PORT_7077_TCP", "tcp://10.96.0.7:7077"),
+        ("ONCEWARD_PORT_7077_TCP_PROTO", "tcp"),
+        ("ONCEWARD_PORT_7077_TCP_PORT", "7077"),
+        ("ONCEWARD_PORT_7077_TCP_ADDR", "10.96.0.7"),
+        ("ONCEWARD_POSTGRES_SERVICE_PORT", "5432"),
+        ("ONCEWARD_POSTGRES_PORT_5432_TCP", "tcp://10.96.0.8:5432"),
+    ] {
+        assert!(text::is_service(variable, value), "{variable}");
+    }
+    for (variable, value) in [
+        ("ONCEWARD_PORT", "7077"),
+        ("ONCEWARD_LISTEN_PORT", "7077"),
+        ("ONCEWARD_SERVICE_HOST", "gateway.example.com"),
+        ("ONCEWARD_SERVICE_PORT", "http"),
+        ("ONCEWARD_PORT_7077_TCP", "7077"),
+        ("ONCEWARD_PORT_HTTP", "7077"),
+        ("ONCEWARD_LISTEN", "127.0.0.1:7077"),
+    ] {
+        assert!(!text::is_service(variable, value), "{variable}");
+    }
+}
+
+#[test]
+fn the_word_for_a_restore_may_be_a_date_and_an_empty_one_is_none() {
+    let over = |word| {
+        let config = load_with("", &[("ONCEWARD_QUARANTINE", word)], &Overrides::default());
+        config.map(|config| config.quarantine)
+    };
+    for word in ["2026-11-27", "of Friday", "dump of 03:00"] {
+        assert_eq!(over(word), Ok(Some(word.to_owned())));
+    }
+    assert_eq!((over(""), over("  ")), (Ok(None), Ok(None)));
+    assert!(over(&"w".repeat(201)).unwrap_err().contains("quarantine"));
+}
+
+#[test]
 fn limits_of_callers_are_what_the_file_says() {
     let usual = Config::of_text("").unwrap();
     let said = "[limits]\nidle_timeout = \"5s\"\nbody_timeout = \"2m\"\nbody_rate_min = \"64KiB\"";

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
+
+/// How the variables begin that lie over the file.
+const OURS: &str = "ONCEWARD_";
 
 /// Variables that are ours and no part of the file: master keys, and what flags of the command line may come from.
 pub(crate) const NOT_OVERRIDES: [&str; 13] = [
@@ -89,12 +93,12 @@ impl Text {
         let mut file = DeTable::parse(&self.written)
             .map_err(|error| self.unreadable(error.span(), error.message()))?;
         for (number, over) in self.overrides.iter().enumerate() {
-            let path = over.variable["ONCEWARD_".len()..].to_lowercase();
+            let path = over.variable[OURS.len()..].to_lowercase();
             // A number or a list is written as in the file; anything else is text.
             let written = DeTable::parse(&over.line).ok();
             let value = written.and_then(|mut table| table.get_mut().remove("v"));
             let value = value
-                .filter(|value| !is_out_of_range(value.get_ref()))
+                .filter(|value| !is_text(value.get_ref()))
                 .map_or_else(|| DeValue::String(Cow::Borrowed(&*over.value)), Spanned::into_inner);
             put(file.get_mut(), &path, &place_of_override(number), value).ok_or_else(|| {
                 ConfigError(format!(
@@ -143,10 +147,14 @@ fn place_of_override(number: usize) -> Range<usize> {
 /// Where what we add ourselves stands.
 pub(super) const NOWHERE: Range<usize> = usize::MAX / 2..usize::MAX / 2;
 
-/// Whether digits are more than a number of the configuration can be: a key or a secret of digits.
-fn is_out_of_range(value: &DeValue<'_>) -> bool {
-    let DeValue::Integer(number) = value else { return false };
-    i64::from_str_radix(number.as_str(), number.radix()).is_err()
+/// Whether what reads as something else is meant as a text: no key is a date, and digits that are more than a number
+/// of the configuration can be are a key or a secret.
+fn is_text(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Datetime(_) => true,
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).is_err(),
+        _ => false,
+    }
 }
 
 fn put<'a>(
@@ -185,9 +193,39 @@ pub(super) fn add_text(keys: &mut DeTable<'_>, key: &'static str, text: &str) {
 
 /// The variables of the environment that lie over the file.
 pub(super) fn overrides() -> impl Iterator<Item = (String, String)> {
-    std::env::vars().filter(|(variable, _)| {
-        variable.starts_with("ONCEWARD_") && !NOT_OVERRIDES.contains(&variable.as_str())
+    std::env::vars().filter(|(variable, value)| {
+        variable.starts_with(OURS)
+            && !NOT_OVERRIDES.contains(&variable.as_str())
+            && !is_service(variable, value)
     })
+}
+
+/// Whether Kubernetes says with it where a Service is whose name begins as ours does (it gives them to every container,
+/// as Docker's links did): `ONCEWARD_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP`, `ONCEWARD_PORT`,
+/// `…_PORT_7077_TCP` and what is behind that. The value has to look so too: no slip of a person's is passed over.
+pub(super) fn is_service(variable: &str, value: &str) -> bool {
+    const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_place = value.split_once("://").is_some_and(|(name, _)| PROTOCOLS.contains(&name));
+    if variable.ends_with("_SERVICE_HOST") {
+        return value.parse::<IpAddr>().is_ok();
+    }
+    if variable.ends_with("_SERVICE_PORT") || variable.contains("_SERVICE_PORT_") {
+        return is_digits(value);
+    }
+    let Some((_, behind)) = variable
+        .rsplit_once("_PORT_")
+        .filter(|(_, behind)| behind.split('_').next().is_some_and(is_digits))
+    else {
+        return variable.ends_with("_PORT") && is_place;
+    };
+    match behind.split('_').skip(2).collect::<Vec<_>>()[..] {
+        [] => is_place,
+        ["PROTO"] => PROTOCOLS.contains(&value),
+        ["PORT"] => is_digits(value),
+        ["ADDR"] => value.parse::<IpAddr>().is_ok(),
+        _ => false,
+    }
 }
 
 /// Finds and reads the file: its path, its text, and what errors call it.

@@ -181,6 +181,16 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     read().ok_or_else(|| format!("{text:?} is no rate: write \"100/s\", \"30/m\" or \"1000/h\""))
 }
 
+/// The word for a restore; an empty one is none, as a variable has it that is passed on and not set.
+pub(super) fn quarantine(text: &str) -> Result<Option<String>, String> {
+    const BYTES_MAX: usize = 200;
+    let word = text.trim();
+    if word.len() > BYTES_MAX {
+        return Err(format!("a word for a restore has at most {BYTES_MAX} bytes"));
+    }
+    Ok(Some(word.to_owned()).filter(|word| !word.is_empty()))
+}
+
 /// What a person does that wants a second one.
 pub(super) fn approved(text: &str) -> Result<&'static [Deed], String> {
     one_of(text, APPROVED)

@@ -723,6 +723,7 @@ pub(crate) const BACK_UP: &[Described] =
 
 pub(crate) const RELEASE: &[Described] =
     &[about("Ledger", "release", "Let a restored ledger send")
+        .may_read("Perhaps")
         .gives(&[(200, Json("Released"))])
         .refuses(&["operation-conflict", "gone-wrong"])];
 

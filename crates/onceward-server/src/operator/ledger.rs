@@ -7,16 +7,16 @@ use std::path::PathBuf;
 use axum::extract::Extension;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use onceward::Person;
 use onceward::ledger_keys::Standing;
 use onceward::master_key::MasterKeyId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::access::by;
+use super::access::{Perhaps, by};
 use super::handler::{Answer, Said, invalid};
 use crate::access::Caller;
 use crate::node::Node;
+use crate::quarantine;
 use crate::view::View;
 
 /// The paths.
@@ -86,11 +86,16 @@ fn shown(standing: &Standing) -> Value {
     })
 }
 
-async fn release(node: View, Extension(caller): Extension<Caller>) -> Answer {
-    let person = Person { who: caller.who(), reason: String::new() };
+async fn release(
+    node: View,
+    Extension(caller): Extension<Caller>,
+    perhaps: Option<Said<Perhaps>>,
+) -> Answer {
+    let Perhaps { reason } = perhaps.map(|Said(said)| said).unwrap_or_default();
+    let person = by(&caller, reason)?;
     if node.is_quarantined() {
         node.engine.note(&person, "released the ledger", "quarantine").await?;
     }
-    let judged = node.release().await?;
+    let judged = quarantine::release(&node).await?;
     Ok(Json(json!({"quarantined": false, "recovered": judged})))
 }

@@ -17,6 +17,9 @@ mod document;
 /// The drain where no route says otherwise, in seconds: outboxes (5), attempts (30), the last writes.
 const DRAIN: u64 = 45;
 
+/// The same with a route to a mail server, whose attempts may take 2 min.
+const DRAIN_OF_MAIL: u64 = 135;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -85,7 +88,9 @@ fn of_compose(path: &str) -> Vec<(Run, Value)> {
     let gateways = services.as_object().unwrap().iter().filter(|(_, it)| it["image"] == "onceward");
     let run = |(name, service): (&String, &Value)| {
         let set = service["environment"].as_object().unwrap();
-        let set = set.iter().map(|(name, value)| (name.clone(), filled(value.as_str().unwrap())));
+        // What has no value is passed on from `.env`.
+        let value = |value: &Value| filled(value.as_str().unwrap_or("${}"));
+        let set = set.iter().map(|(name, it)| (name.clone(), value(it)));
         let run = Run {
             place: format!("{path}: {name}"),
             environment: set.collect(),
@@ -103,18 +108,38 @@ fn of_kubernetes(path: &str) -> (Run, Value) {
     let configuration = of("ConfigMap").unwrap()["data"]["onceward.toml"].as_str().unwrap();
     let pods = of("Deployment").or_else(|| of("StatefulSet")).unwrap();
     let pod = pods["spec"]["template"]["spec"].clone();
-    let set = pod["containers"][0]["env"].as_array().unwrap().iter().map(|variable| {
+    let container = &pod["containers"][0];
+    let set = container["env"].as_array().unwrap().iter().map(|variable| {
         let name = variable["name"].as_str().unwrap().to_owned();
         let from = "postgres://onceward:p@postgres/onceward?sslmode=require";
         (name, variable["value"].as_str().unwrap_or(from).to_owned())
     });
-    let run = Run {
-        place: path.to_owned(),
-        environment: set.collect(),
-        configuration: configuration.to_owned(),
-    };
+    let mut environment: BTreeMap<String, String> = set.collect();
+    let secret = &container["envFrom"][0]["secretRef"];
+    assert_eq!(secret["optional"], true, "{path}: it starts without");
+    if secret["name"].is_string() {
+        environment.insert(SHOWN.0.to_owned(), SHOWN.1.to_owned());
+    }
+    let run = Run { place: path.to_owned(), environment, configuration: configuration.to_owned() };
     (run, pod)
 }
+
+/// The variable that the configurations show.
+const SHOWN: (&str, &str) = ("STRIPE_KEY", "sk_live_7");
+
+/// What Kubernetes says to each container of the Service `onceward` and of `onceward-postgres`, where nobody tells it
+/// not to.
+const SERVICES: [(&str, &str); 9] = [
+    ("ONCEWARD_SERVICE_HOST", "10.96.0.7"),
+    ("ONCEWARD_SERVICE_PORT", "7077"),
+    ("ONCEWARD_SERVICE_PORT_HTTP", "7077"),
+    ("ONCEWARD_PORT", "tcp://10.96.0.7:7077"),
+    ("ONCEWARD_PORT_7077_TCP", "tcp://10.96.0.7:7077"),
+    ("ONCEWARD_PORT_7077_TCP_ADDR", "10.96.0.7"),
+    ("ONCEWARD_PORT_7077_TCP_PORT", "7077"),
+    ("ONCEWARD_PORT_7077_TCP_PROTO", "tcp"),
+    ("ONCEWARD_POSTGRES_SERVICE_HOST", "10.96.0.8"),
+];
 
 const COMPOSE: [&str; 2] = ["deploy/compose/embedded.yaml", "deploy/compose/cluster.yaml"];
 const KUBERNETES: [&str; 2] = ["deploy/kubernetes/embedded.yaml", "deploy/kubernetes/cluster.yaml"];
@@ -151,10 +176,17 @@ fn shown(configuration: &str) -> String {
 fn every_configuration_and_variable_of_deploy_is_taken() {
     let mut runs: Vec<Run> =
         COMPOSE.iter().flat_map(|path| of_compose(path)).map(|it| it.0).collect();
-    runs.extend(KUBERNETES.iter().map(|path| of_kubernetes(path).0));
+    for path in KUBERNETES {
+        let (mut run, pod) = of_kubernetes(path);
+        assert_eq!(pod["enableServiceLinks"], false, "{path}");
+        // Whoever takes that line out starts as well.
+        run.environment.extend(SERVICES.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        runs.push(run);
+    }
+    assert!(setting("deploy/systemd/onceward.service", "EnvironmentFile=").contains("environment"));
     runs.push(Run {
         place: "deploy/systemd/onceward.toml".to_owned(),
-        environment: BTreeMap::new(),
+        environment: [(SHOWN.0.to_owned(), SHOWN.1.to_owned())].into(),
         configuration: text("deploy/systemd/onceward.toml"),
     });
     assert_eq!(runs.len(), 1 + 3 + 2 + 1);
@@ -166,7 +198,7 @@ fn every_configuration_and_variable_of_deploy_is_taken() {
         for file in ["onceward.toml", "shown.toml"] {
             let check = |also: Option<&str>| {
                 let mut command = world.command(&["check", "--file-only", "--config", file]);
-                command.env("STRIPE_KEY", "sk").envs(&run.environment);
+                command.envs(&run.environment);
                 command.envs(also.map(|name| (name, "1")));
                 command.output().unwrap()
             };
@@ -228,7 +260,9 @@ fn every_command_of_deploy_and_its_docs_can_be_read() {
             continue;
         }
         let line = line.split(" #").next().unwrap();
-        let Some((before, line)) = line.split_once("onceward ").filter(|_| is_code) else {
+        // What a pod runs stands behind its own words, in which there is a namespace of our name.
+        let ours = if line.starts_with("kubectl") { "-- onceward " } else { "onceward " };
+        let Some((before, line)) = line.split_once(ours).filter(|_| is_code) else {
             continue;
         };
         if before.is_empty() || before.ends_with(' ') && !before.contains("systemctl") {
@@ -276,22 +310,60 @@ fn whoever_stops_a_gateway_waits_for_its_drain() {
     for path in COMPOSE {
         for (run, service) in of_compose(path) {
             let grace = seconds(service["stop_grace_period"].as_str().unwrap());
-            assert!(grace >= DRAIN, "{}: {grace}", run.place);
+            assert!(grace >= DRAIN_OF_MAIL, "{}: {grace}", run.place);
         }
     }
     for path in KUBERNETES {
         let (_, pod) = of_kubernetes(path);
         let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
         let before = &pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"];
-        assert!(grace >= DRAIN + before.as_u64().unwrap(), "{path}: {grace}");
+        assert!(grace >= DRAIN_OF_MAIL + before.as_u64().unwrap(), "{path}: {grace}");
     }
+    // It is told how long a longer one takes.
     assert!(seconds(&setting("deploy/systemd/onceward.service", "TimeoutStopSec=")) >= DRAIN);
+}
+
+/// The documents of the Job that puts a backup back: the volume that it fills, and its pod.
+fn restoring() -> (Value, Value) {
+    let [volume, job] = &documents("deploy/kubernetes/restore.yaml")[..] else {
+        panic!("a volume and a job")
+    };
+    (volume.clone(), job["spec"]["template"]["spec"].clone())
+}
+
+#[test]
+fn a_backup_is_put_back_into_the_volume_that_the_gateway_starts_with() {
+    let set = documents("deploy/kubernetes/embedded.yaml").pop().unwrap();
+    let (volume, pod) = restoring();
+    let templates = set["spec"]["volumeClaimTemplates"].as_array().unwrap();
+    let of_pod = |name: &str| format!("{name}-{}-0", set["metadata"]["name"].as_str().unwrap());
+    let running = &set["spec"]["template"]["spec"]["containers"][0];
+    let job = &pod["containers"][0];
+    assert_eq!(running["image"], job["image"]);
+    let mounts = |container: &Value, name: &str| {
+        let mounts = container["volumeMounts"].as_array().unwrap().clone();
+        mounts.into_iter().find(|mount| mount["name"] == name).unwrap()["mountPath"].clone()
+    };
+    for template in templates {
+        let name = template["metadata"]["name"].as_str().unwrap();
+        let volumes = pod["volumes"].as_array().unwrap();
+        let claimed = volumes.iter().find(|volume| volume["name"] == name).unwrap();
+        assert_eq!(claimed["persistentVolumeClaim"]["claimName"], of_pod(name));
+        assert_eq!(mounts(running, name), mounts(job, name));
+    }
+    assert_eq!(templates.len(), 2, "the ledger, and its copies");
+    assert_eq!(volume["metadata"]["name"], of_pod("data"));
+    assert_eq!(volume["spec"], templates[0]["spec"]);
+    assert_eq!(mounts(running, "config"), mounts(job, "config"), "it says where the ledger is");
+    let copies = mounts(job, "copies").as_str().unwrap().to_owned();
+    let arguments: Vec<String> = serde_json::from_value(job["args"].clone()).unwrap();
+    assert!(arguments[0] == "restore" && arguments[1].starts_with(&copies), "{arguments:?}");
 }
 
 #[test]
 fn containers_run_as_nobody_and_write_only_to_their_data() {
-    for path in KUBERNETES {
-        let (_, pod) = of_kubernetes(path);
+    let pods = KUBERNETES.map(|path| (path, of_kubernetes(path).1));
+    for (path, pod) in pods.into_iter().chain([("restore.yaml", restoring().1)]) {
         let (all, own) = (&pod["securityContext"], &pod["containers"][0]["securityContext"]);
         assert_eq!(all["runAsNonRoot"], true, "{path}");
         assert_eq!(all["runAsUser"], 65532, "{path}");

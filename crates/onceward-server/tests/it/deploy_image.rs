@@ -77,8 +77,27 @@ fn the_gateway_needs_no_more_than_the_image_has() {
     let health = contained(&world, &image, &data, &["check", "--ready", "--url", &url]).output();
     let health = health.unwrap();
     assert_eq!(health.status.code(), Some(0), "{}", String::from_utf8_lossy(&health.stderr));
+    let verb = |data: &Path, verb: &[&str]| {
+        let done = contained(&world, &image, data, verb).output().unwrap();
+        assert!(done.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    verb(&data, &["backup", "/data/copy", "--url", &url]);
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().code(), Some(0));
+    // Into a volume that is new.
+    let other = world.path("other-volume");
+    fs::create_dir(&other).unwrap();
+    chown(&other, Some(USER), Some(USER)).unwrap();
+    fs::rename(data.join("copy"), other.join("copy")).unwrap();
+    verb(&other, &["restore", "/data/copy"]);
+    let gateway = world.serve_by(contained(&world, &image, &other, &["serve"]));
+    assert_eq!(gateway.call("GET", "/readyz", &[], "").text(), "quarantine\n");
+    let url = format!("http://127.0.0.1:{}", gateway.address.port());
+    verb(&other, &["restore", "--release", "--url", &url]);
+    assert_eq!(gateway.call("GET", "/readyz", &[], "").status, 200);
+    let answer = gateway.call("POST", "/to/demo/orders?script=503,201", &headers, "{}");
+    assert_eq!(answer.header("idempotent-replayed"), Some("true"), "{answer:?}");
+    gateway.kill();
     let ledger = data.join("onceward-data/ledger.db");
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(ledger).unwrap()), USER);
 }

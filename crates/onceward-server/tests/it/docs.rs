@@ -4,6 +4,9 @@
 
 use std::process::Command;
 
+use onceward::core::backoff;
+use onceward::core::policy::Backoff;
+
 use crate::browser_world::on_path;
 use crate::world::{Gateway, World};
 
@@ -128,4 +131,50 @@ fn where_a_key_is_asked_for_the_examples_bear_one_and_the_pages_are_for_any_key(
             assert!(is_well, "{status}: {command}");
         }
     }
+}
+
+fn page(path: &str) -> String {
+    let path = format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn how_long_accepted_work_is_tried_is_told_as_it_is() {
+    let usual = Backoff::accepted();
+    let (longest, attempts) = (backoff::span(&usual), usual.attempts_max);
+    let hours = |seconds: f64| (seconds / 3600.0).ceil();
+    let told = format!("within {} hours", hours(longest.as_secs_f64()));
+    for path in [
+        "docs/concepts/effects.md",
+        "docs/guides/from-hookdeck.md",
+        "docs/guides/webhooks-in.md",
+        "docs/mail.md",
+        "docs/people.md",
+        "docs/sagas.md",
+        "sdk/python/README.md",
+        "sdk/typescript/README.md",
+        "crates/onceward-client/README.md",
+    ] {
+        let text = page(path);
+        assert!(text.contains(&told), "{path} does not say: {told}");
+        let before = text.split(&told).next().unwrap();
+        let line = &before[before.len().saturating_sub(60)..];
+        assert!(line.contains(&attempts.to_string()), "{path}: {line}");
+    }
+    // Each wait is drawn evenly from nothing to its bound.
+    let effects = page("docs/concepts/effects.md");
+    let average = hours(longest.as_secs_f64() / 2.0);
+    assert!(effects.contains(&format!("{average} on average")), "{average}");
+    assert!(effects.contains(&format!("up to {}\nhours", usual.horizon.as_secs() / 3600)));
+}
+
+#[test]
+fn the_guide_to_upgrades_names_the_schemas_of_this_release() {
+    let count = |store: &str| {
+        let folder = format!("{}/../onceward/migrations/{store}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_dir(folder).unwrap().count()
+    };
+    let row =
+        format!("| {} | {} | {} |", env!("CARGO_PKG_VERSION"), count("postgres"), count("sqlite"));
+    assert!(page("docs/guides/upgrade.md").contains(&row), "{row}");
 }

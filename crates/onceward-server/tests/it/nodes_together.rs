@@ -1,5 +1,7 @@
 //! Nodes that share a ledger, with nothing going wrong: what one of them knows holds at the others.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::crash_world::until;
@@ -139,4 +141,23 @@ async fn nodes_that_start_together_on_an_empty_database_migrate_it_once() {
     }
     assert_eq!(cluster.auditor.arrivals(), 1);
     assert_eq!(database.sql("SELECT max(version) = count(*) FROM migration"), "t");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_holds_no_more_connections_than_its_page_says() {
+    let Some(database) = Database::shared() else { return };
+    let cluster = Cluster::start(&vec![database.url(); 2], 1).await;
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cluster.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let told = page.split("a node holds up to ").nth(1).and_then(|rest| rest.split(' ').next());
+    let told: u32 = told.and_then(|told| told.parse().ok()).expect("a number");
+    let load = cluster.load(8, Duration::from_secs(30));
+    until("batches to be written", async || (cluster.auditor.arrivals() > 100).then_some(())).await;
+    let held = database.sql(
+        "SELECT count(*) FROM pg_stat_activity \
+         WHERE application_name = 'onceward' AND datname = current_database()",
+    );
+    load.end().await;
+    let held: u32 = held.parse().expect("a count");
+    assert!((1..=2 * told).contains(&held), "two hold {held}, and {told} are told of one");
 }

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use crate::postgres;
 use crate::world::{Gateway, Upstream, World, is_in_a_file, route, until};
 
 /// A gateway with one operation that its upstream refuses for now, and a backup of it.
@@ -103,6 +104,103 @@ fn quarantine_holds_over_a_restart() {
     drop(place.serve());
     let gateway = place.serve();
     assert_eq!(gateway.call("GET", "/readyz", &[], "").text(), "quarantine\n");
+}
+
+#[test]
+fn a_ledger_that_was_restored_knows_it_without_the_file_beside_it() {
+    let (world, upstream) = (World::new(), Upstream::answering(Some(503)));
+    backed_up(&world, &upstream).kill();
+    let place = World::new();
+    place.write("onceward.toml", &route("pay", upstream.address));
+    place.run(&["restore", world.path("copy").to_str().unwrap()]).ok();
+    drop(place.serve());
+    std::fs::remove_file(place.path("onceward-data/quarantine")).unwrap();
+    upstream.set(201);
+    let before = upstream.calls();
+    let gateway = place.serve();
+    assert_eq!(gateway.call("GET", "/readyz", &[], "").text(), "quarantine\n");
+    assert_eq!(upstream.calls(), before, "nothing is sent");
+    gateway.run(&["restore", "--release", "--reason", "the books were compared"]).ok();
+    gateway.until_state("waits", "done");
+    let audit = gateway.call("GET", "/v1/audit", &[], "").json();
+    let mut notes = audit["data"].as_array().unwrap().iter();
+    let released = notes.find(|note| note["deed"] == "released the ledger").unwrap();
+    assert_eq!(released["reason"], "the books were compared");
+    drop(gateway);
+    let gateway = place.serve();
+    assert_eq!(gateway.call("GET", "/readyz", &[], "").status, 200);
+}
+
+#[test]
+fn what_was_under_way_at_the_copy_is_kept_back_by_a_pause_over_the_release() {
+    let (world, upstream) = (World::new(), Upstream::answering(None));
+    world.write("onceward.toml", &route("pay", upstream.address));
+    let gateway = world.serve();
+    gateway.run(&["send", "pay/orders", "--key", "under-way", "--accepted", "--body", "{}"]).ok();
+    until("it is under way", || (upstream.calls() == 1).then_some(()));
+    gateway.run(&["backup", "copy"]).ok();
+    gateway.kill();
+    let place = World::new();
+    place.write("onceward.toml", &route("pay", upstream.address));
+    place.run(&["restore", world.path("copy").to_str().unwrap()]).ok();
+    let gateway = place.serve();
+    let listed = gateway.run(&["ls", "--state", "delivering", "--json"]).json();
+    assert_eq!(listed[0]["key"], "under-way");
+    gateway.run(&["pause", "pay", "--reason", "the books are looked at"]).ok();
+    gateway.run(&["restore", "--release"]).ok();
+    gateway.until_state("under-way", "pending");
+    gateway.run(&["cancel", listed[0]["id"].as_str().unwrap(), "--reason", "it was done"]).ok();
+    gateway.run(&["resume", "pay", "--reason", "they were"]).ok();
+    gateway.until_state("under-way", "dead");
+    assert_eq!(upstream.calls(), 1);
+}
+
+/// A node of a shared ledger, with a data folder that is new, as a pod has it.
+fn node(ledger: &str, upstream: &Upstream, restore: &str) -> (World, Gateway) {
+    let world = World::new();
+    let pay = route("pay", upstream.address);
+    world.write("onceward.toml", &format!("store = {ledger:?}\n{pay}"));
+    let key = "70".repeat(32);
+    let gateway =
+        world.serve_in(&[("ONCEWARD_MASTER_KEY", &key), ("ONCEWARD_QUARANTINE", restore)]);
+    (world, gateway)
+}
+
+#[test]
+fn a_restored_postgresql_sends_nothing_by_any_node_made_anew_until_one_of_them_is_told_to() {
+    let Some(ledger) = postgres::database() else { return };
+    let upstream = Upstream::answering(Some(503));
+    let ready = |gateway: &Gateway| gateway.call("GET", "/readyz", &[], "").text();
+    let (_world, gateway) = node(&ledger, &upstream, "");
+    gateway.run(&["send", "pay/orders", "--key", "waits", "--accepted", "--body", "{}"]).ok();
+    until("it was tried", || (upstream.calls() > 0).then_some(()));
+    gateway.kill();
+    let before = upstream.calls();
+    upstream.set(201);
+    let (_world, gateway) = node(&ledger, &upstream, "2026-11-27");
+    assert_eq!(ready(&gateway), "quarantine\n");
+    gateway.kill();
+    // Made anew, and one of them without the word.
+    let (_one, told) = node(&ledger, &upstream, "2026-11-27");
+    let (_two, other) = node(&ledger, &upstream, "");
+    for gateway in [&told, &other] {
+        assert_eq!(ready(gateway), "quarantine\n");
+        let refused = gateway.call("POST", "/to/pay/orders", &[("idempotency-key", "new")], "{}");
+        assert_eq!((refused.status, &refused.json()["code"]), (503, &Value::from("quarantine")));
+    }
+    assert_eq!(upstream.calls(), before, "nothing is sent");
+    told.run(&["restore", "--release"]).ok();
+    told.until_state("waits", "done");
+    until("the other follows", || (ready(&other) != "quarantine\n").then_some(()));
+    assert_eq!(other.call("GET", "/readyz", &[], "").status, 200);
+    assert_eq!(upstream.calls(), before + 1);
+    told.kill();
+    let (_world, again) = node(&ledger, &upstream, "2026-11-27");
+    assert_eq!(again.call("GET", "/readyz", &[], "").status, 200, "it was looked at");
+    assert!(again.log.has("was released from the quarantine"));
+    again.kill();
+    let (_world, next) = node(&ledger, &upstream, "2026-12-24");
+    assert_eq!(ready(&next), "quarantine\n", "another restore is another word");
 }
 
 #[test]

@@ -112,3 +112,22 @@ fn a_route_with_unfinished_work_is_not_removed_and_a_wrong_file_changes_nothing(
     let names = gateway.run(&["routes"]).ok();
     assert!(names.contains("other") && !names.contains("pay"), "{names}");
 }
+
+#[test]
+fn a_route_with_an_operation_in_doubt_is_not_removed_before_somebody_has_resolved_it() {
+    let (world, upstream) = (World::new(), Upstream::answering(Some(500)));
+    world.write(
+        "onceward.toml",
+        &route("pay", upstream.address).replace("idempotent", "non-idempotent"),
+    );
+    let gateway = world.serve();
+    let lost = gateway.call("POST", "/to/pay/orders", &[("idempotency-key", "lost")], "{}");
+    gateway.until_state("lost", "in_doubt");
+    world.write("onceward.toml", &route("other", upstream.address));
+    gateway.signal(Signal::HUP);
+    gateway.log.until("some in doubt");
+    let id = lost.header("onceward-operation").unwrap();
+    gateway.run(&["resolve", id, "--as", "done", "--reason", "the books say so"]).ok();
+    gateway.signal(Signal::HUP);
+    gateway.log.until("the routes were read again");
+}

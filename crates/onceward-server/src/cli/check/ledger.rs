@@ -16,7 +16,8 @@ use super::machine::CLOCK_OFF;
 use crate::config::Config;
 use crate::given_key::{Source, given_keys};
 use crate::ledger::Ledger;
-use crate::node::{MASTER_KEY, QUARANTINE, RESTORING};
+use crate::node::{MASTER_KEY, RESTORING};
+use crate::quarantine::QUARANTINE;
 use crate::tls::TlsFiles;
 
 /// A certificate that is renewed by a machine is renewed earlier.
@@ -33,6 +34,10 @@ pub(super) async fn ledger(config: &Config, connect: bool, found: &mut Findings)
     if data.join(QUARANTINE).exists() {
         let help = Some("`onceward restore --release` lets it send".to_owned());
         found.warn("the ledger was restored and sends nothing", help, Page::Quarantine);
+    } else if config.quarantine.is_some() {
+        let help = Some("`onceward restore --release` lets it send, once for each word".to_owned());
+        let says = "`quarantine` names a restore: where it was not released, nothing is sent";
+        found.warn(says, help, Page::Quarantine);
     }
     match &config.store {
         Ledger::Sqlite(path) => embedded(path, found),
