@@ -202,6 +202,7 @@ pub(crate) const RESEND: &[Described] =
             "operation-open",
             "operation-conflict",
             "approval-wanted",
+            "risk-unaccepted",
             "draining",
             "key-invalid",
             "key-required",
