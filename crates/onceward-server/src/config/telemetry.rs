@@ -211,6 +211,15 @@ impl TelemetryConfig {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<(), ConfigError> {
         let said = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        let exporter = said("OTEL_TRACES_EXPORTER");
+        let exporter = exporter.as_deref().map(str::trim);
+        let is_disabled = said("OTEL_SDK_DISABLED");
+        if exporter == Some("none")
+            || is_disabled.is_some_and(|it| it.trim().eq_ignore_ascii_case("true"))
+        {
+            self.traces = None;
+            return Ok(());
+        }
         let place = |name: &'static str| {
             let read = |text: String| url(text.trim()).map_err(|why| wrong(name, &why));
             said(name).map(read).transpose()
@@ -221,24 +230,18 @@ impl TelemetryConfig {
         if let Some(whole) = place("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")? {
             self.traces = Some(whole);
         }
-        match said("OTEL_TRACES_EXPORTER").as_deref().map(str::trim) {
-            Some("otlp") if self.traces.is_none() => {
-                self.traces = url(COLLECTOR).ok().map(taking_traces);
-            }
-            None | Some("otlp") => {}
-            Some("none") => self.traces = None,
-            Some(other) => {
-                let why = format!("{other:?} is none of otlp, none");
-                return Err(wrong("OTEL_TRACES_EXPORTER", &why));
-            }
+        if exporter == Some("otlp") && self.traces.is_none() {
+            self.traces = url(COLLECTOR).ok().map(taking_traces);
         }
-        if said("OTEL_SDK_DISABLED").is_some_and(|it| it.trim().eq_ignore_ascii_case("true")) {
-            self.traces = None;
+        // The rest may be there for other programs.
+        if self.traces.is_none() {
+            return Ok(());
         }
-        // They may be there for other programs.
-        if self.traces.is_some() {
-            self.exporter.lay_over(&said)?;
+        if let Some(other) = exporter.filter(|exporter| *exporter != "otlp") {
+            let why = format!("{other:?} is none of otlp, none");
+            return Err(wrong("OTEL_TRACES_EXPORTER", &why));
         }
+        self.exporter.lay_over(&said)?;
         let share = match said("OTEL_TRACES_SAMPLER_ARG") {
             Some(text) => {
                 let share = text.trim().parse().ok().filter(|share| (0.0..=1.0).contains(share));
@@ -347,6 +350,34 @@ mod tests {
             let said = under(&[(name, value)]).unwrap_err();
             assert!(said.contains(name) && !said.contains("secret"), "{said}");
         }
+    }
+
+    #[test]
+    fn variables_for_other_programs_are_not_looked_at_where_nothing_is_told() {
+        let others = [
+            ("OTEL_TRACES_SAMPLER", "xray"),
+            ("OTEL_TRACES_SAMPLER_ARG", "endpoint=http://a:1"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "5s"),
+        ];
+        let taken = |mut read: TelemetryConfig, more: &[(&str, &str)]| {
+            let all = [&others[..], more].concat();
+            let of = |name: &str| all.iter().find(|(own, _)| *own == name);
+            let laid = read.lay_over(|name| of(name).map(|(_, value)| (*value).to_owned()));
+            laid.map(|()| read).map_err(|error| error.to_string())
+        };
+        let told = || telemetry("traces = \"http://127.0.0.1:1\"").unwrap();
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "a:4318");
+        for (read, more) in [
+            (TelemetryConfig::default(), &[][..]),
+            (TelemetryConfig::default(), &[("OTEL_TRACES_EXPORTER", "otlp,console")]),
+            (told(), &[("OTEL_SDK_DISABLED", "true"), endpoint]),
+            (told(), &[("OTEL_TRACES_EXPORTER", "none"), endpoint]),
+        ] {
+            assert_eq!(taken(read, more), Ok(TelemetryConfig::default()), "{more:?}");
+        }
+        assert!(taken(told(), &[]).is_err());
+        assert!(taken(TelemetryConfig::default(), &[endpoint]).is_err(), "it says that they are");
     }
 
     #[test]
