@@ -368,6 +368,7 @@ pub(crate) const START_SAGA: &[Described] = &[about(
     "egress-refused",
     "body-too-large",
     "limit",
+    "option-invalid",
     "quarantine",
     "draining",
 ])];
@@ -510,6 +511,7 @@ pub(crate) const PUBLISH: &[Described] = &[about(
 /// How an event is refused.
 const OF_PUBLISHING: &[&str] = &[
     "body-too-large",
+    "option-invalid",
     "key-invalid",
     "key-mismatch",
     "key-expired",
