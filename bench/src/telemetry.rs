@@ -92,6 +92,7 @@ fn watched(binary: &Path, receiver: SocketAddr) -> Command {
     command
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{receiver}"))
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        .env("OTEL_METRICS_EXPORTER", "none")
         .env("ONCEWARD_LOG", "info");
     command
 }

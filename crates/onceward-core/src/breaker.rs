@@ -113,11 +113,19 @@ pub struct Breaker {
     unconnected: u32,
     /// How often it opened without closing in between.
     opened: u32,
+    /// Until when it had been open, where somebody wanted to know sooner.
+    cut_short: Option<Timestamp>,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { state: State::Closed, tallies: [Tally::default(); PARTS], unconnected: 0, opened: 0 }
+        Self {
+            state: State::Closed,
+            tallies: [Tally::default(); PARTS],
+            unconnected: 0,
+            opened: 0,
+            cut_short: None,
+        }
     }
 }
 
@@ -146,6 +154,16 @@ impl Breaker {
                 Leave::Probe
             }
             State::HalfOpen { .. } => Leave::Shut { until: None },
+        }
+    }
+
+    /// Somebody wants to know now: one that is open may be probed at once. Where that comes to nothing it
+    /// stays open until it would have been probed by itself, so that asking costs no time.
+    pub fn ask_now(&mut self, now: Timestamp) {
+        if let State::Open { until } = &mut self.state
+            && now < *until
+        {
+            self.cut_short = Some(std::mem::replace(until, now));
         }
     }
 
@@ -218,14 +236,14 @@ impl Breaker {
     }
 
     fn open(&mut self, rule: &BreakerRule, now: Timestamp, draw: f64) -> Turn {
-        let times = 2f64.powi(self.opened.min(30) as i32);
-        let length = rule.open.mul_f64(times).min(rule.open_max).mul_f64(0.8 + 0.4 * draw);
-        let until = now.plus(length);
-        *self = Self {
-            state: State::Open { until },
-            opened: self.opened.saturating_add(1),
-            ..Self::default()
+        let (until, opened) = if let Some(until) = self.cut_short.filter(|until| now < *until) {
+            (until, self.opened)
+        } else {
+            let times = 2f64.powi(self.opened.min(30) as i32);
+            let length = rule.open.mul_f64(times).min(rule.open_max).mul_f64(0.8 + 0.4 * draw);
+            (now.plus(length), self.opened.saturating_add(1))
         };
+        *self = Self { state: State::Open { until }, opened, ..Self::default() };
         Turn::Opened(until)
     }
 }
@@ -319,12 +337,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_that_is_asked_now_may_be_probed_at_once_and_stays_open_as_long_as_it_would_have() {
+        let rule = BreakerRule { probes: 1, ..BreakerRule::default() };
+        let mut breaker = tripped(&rule);
+        breaker.ask_now(at(105));
+        assert_eq!(breaker.leave(&rule, at(105)), Leave::Probe);
+        breaker.begin_probe();
+        let turn = breaker.learn(&rule, Sign::Bad, true, at(106), 0.5);
+        assert_eq!(turn, Some(Turn::Opened(at(130))), "asking costs no time");
+        breaker.ask_now(at(110));
+        breaker.begin_probe();
+        let turn = breaker.learn(&rule, Sign::Bad, true, at(131), 0.5);
+        assert_eq!(turn, Some(Turn::Opened(at(191))), "its own time came meanwhile");
+        breaker.ask_now(at(140));
+        breaker.ask_now(at(141));
+        breaker.begin_probe();
+        assert_eq!(breaker.learn(&rule, Sign::Good, true, at(142), 0.5), Some(Turn::Closed));
+        let closed = breaker.clone();
+        breaker.ask_now(at(143));
+        assert_eq!(breaker, closed, "there is nothing to ask");
+    }
+
     proptest! {
         /// Whatever happens: it opens only by failures, lets nothing by while it is open, and never
         /// more than its probes while it is half-open.
         #[test]
         fn it_never_lets_more_by_than_its_probes_until_they_succeeded(
-            steps in proptest::collection::vec((0u8..4, 0u8..3, 0i64..20), 1..400)
+            steps in proptest::collection::vec((0u8..5, 0u8..3, 0i64..20), 1..400)
         ) {
             let rule = BreakerRule { calls_min: 3, unconnected_max: 2, ..BreakerRule::default() };
             let mut breaker = Breaker::default();
@@ -354,6 +394,11 @@ mod tests {
                     (3, _) if probes > 0 => {
                         probes -= 1;
                         breaker.drop_probe();
+                    }
+                    (4, leave) => {
+                        breaker.ask_now(at(now));
+                        let is_free = breaker.leave(&rule, at(now)) == Leave::Free;
+                        prop_assert_eq!(is_free, leave == Leave::Free, "asking closes nothing");
                     }
                     _ => {}
                 }

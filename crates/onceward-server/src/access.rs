@@ -40,7 +40,6 @@ pub(crate) use self::role::Roles;
 pub(crate) use self::session::{By, ID_BEGIN};
 pub(crate) use onceward::core::key::TENANT;
 
-use self::arrival::is_by_itself;
 use self::browser::refuse_other_hosts;
 use self::given::take_key;
 use self::key::{Known, hash, instant, is_whole, prefix};
@@ -407,7 +406,7 @@ impl Access {
             return Ok((Caller::local(), arrival));
         }
         let session = arrival.token().filter(|_| looks != Looks::Nowhere);
-        let is_look = !is_by_itself(head);
+        let is_look = !arrival.is_by_itself;
         if let Some((caller, visit)) = session.and_then(|token| self.visitor(token, is_look)) {
             arrival.visit = Some(visit);
             return Ok((caller, arrival));

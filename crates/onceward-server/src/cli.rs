@@ -15,6 +15,8 @@ mod chaos;
 mod check;
 mod classify;
 mod client;
+mod config;
+mod context;
 mod doubt;
 mod erase;
 mod keys;
@@ -43,13 +45,15 @@ mod subscriptions;
 mod tail;
 mod trigger;
 mod verify;
+mod version;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use self::client::Client;
@@ -72,16 +76,21 @@ Data goes to stdout and talk to stderr. Lists are tables at a terminal and lines
 columns elsewhere; --json prints JSON everywhere.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 access, 5 a check or verify found something,
-70 the ledger broke (start again: it recovers), 78 bad configuration, 130 interrupted";
+70 the ledger broke (start again: it recovers), 75 not now (nobody is there, or it is too much for
+them: again later), 78 bad configuration, 130 interrupted";
 
 /// Every post lands, once: a gateway that makes HTTP side effects safe to retry.
 #[derive(Debug, Parser)]
-#[command(name = "onceward", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "onceward", version, disable_version_flag = true, after_help = EXAMPLES)]
+#[command(arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
+    /// Print the release; with --json also the commit that it was built from
+    #[arg(short = 'V', long)]
+    version: bool,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 /// What every verb takes.
@@ -96,6 +105,9 @@ pub(crate) struct Global {
     /// The running gateway; without it the configuration's `listen`
     #[arg(long, global = true, env = "ONCEWARD_URL", value_name = "URL")]
     pub(crate) url: Option<String>,
+    /// A gateway that `onceward context add` has kept; without it the one of `onceward context use`
+    #[arg(long, global = true, env = "ONCEWARD_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
     /// The access key; without it the operator's, from the data folder
     #[arg(
         long,
@@ -192,6 +204,8 @@ enum Verb {
     Pause(act::Steer),
     /// Let a paused route go on, slowly at first
     Resume(act::Steer),
+    /// Ask the upstream of a route now whose breaker is open; what it answers decides
+    Probe(act::Steer),
     /// Redeliver, cancel, resolve or forget all operations that match
     #[command(subcommand)]
     Bulk(bulk::Bulk),
@@ -203,6 +217,12 @@ enum Verb {
     /// Make, list, rotate and revoke access keys
     #[command(subcommand)]
     Access(access::Access),
+    /// Keep gateways by name, and say which one is asked
+    #[command(subcommand)]
+    Context(context::Context),
+    /// Show the configuration that holds and who says so; its schema, an example
+    #[command(subcommand)]
+    Config(config::Verb),
     /// Copy the ledger and its master key into a folder, while they are in use
     Backup(backup::Backup),
     /// Put a backup in the place of a ledger; it sends nothing until it is released
@@ -250,8 +270,9 @@ struct Serve {
 
 /// Parses, runs, and says how it ended.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(cli, &matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
             if !exit.message.is_empty() {
@@ -262,17 +283,28 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), Exit> {
-    let Cli { global, verb } = cli;
+fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Exit> {
+    let Cli { mut global, version, verb } = cli;
+    if version {
+        return version::version(global.json);
+    }
+    let Some(verb) = verb else {
+        Cli::command().error(ErrorKind::MissingSubcommand, "a verb is missing").exit()
+    };
+    if verb.asks() {
+        context::lay_under(&mut global, matches)?;
+    }
     match verb {
         Verb::Serve(flags) => run_serve(&global, flags),
         Verb::Listen(flags) => listen::listen(&flags, &global),
         Verb::Trigger(flags) => block_on(trigger::trigger(&flags, &global)),
         Verb::Check(flags) if flags.is_ready => block_on(ready::ready(&global)),
-        Verb::Check(flags) => check::check(&flags, &global),
+        Verb::Check(flags) => block_on(check::check(&flags, &global)),
         Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Sql(verb) => sql::sql(&verb, &global),
+        Verb::Context(verb) => context::context(&verb, &global),
+        Verb::Config(verb) => config::config(&verb, &global),
         Verb::Openapi => openapi::openapi(),
         Verb::Completions { shell } => completions(shell),
         Verb::Man(flags) => man::man(&flags, Cli::command()),
@@ -318,6 +350,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Alerts(flags) => alerts::alerts(&flags, &client, out).await,
         Verb::Pause(flags) => act::steer("pause", &flags, &client, out).await,
         Verb::Resume(flags) => act::steer("resume", &flags, &client, out).await,
+        Verb::Probe(flags) => act::steer("probe", &flags, &client, out).await,
         Verb::Bulk(verb) => bulk::bulk(&verb, &client, out).await,
         Verb::Saga(verb) => saga::saga(&verb, &client, out).await,
         Verb::Audit(flags) => audit::audit(&flags, &client, out).await,
@@ -335,9 +368,34 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         | Verb::Verify(_)
         | Verb::MigrateStore(_)
         | Verb::Sql(_)
+        | Verb::Context(_)
+        | Verb::Config(_)
         | Verb::Openapi
         | Verb::Completions { .. }
         | Verb::Man(_) => Ok(()),
+    }
+}
+
+impl Verb {
+    /// Whether it asks a running gateway, so that it matters which.
+    fn asks(&self) -> bool {
+        match self {
+            Self::Check(flags) => flags.is_ready,
+            Self::Restore(flags) => flags.release,
+            Self::Audit(flags) => !flags.is_of_files(),
+            Self::Serve(_)
+            | Self::Listen(_)
+            | Self::Classify(_)
+            | Self::Verify(_)
+            | Self::MigrateStore(_)
+            | Self::Sql(_)
+            | Self::Context(_)
+            | Self::Config(_)
+            | Self::Openapi
+            | Self::Completions { .. }
+            | Self::Man(_) => false,
+            _ => true,
+        }
     }
 }
 

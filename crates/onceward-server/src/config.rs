@@ -50,6 +50,7 @@ mod protection;
 mod reference;
 mod route;
 mod settings;
+mod shown;
 mod sources;
 mod table;
 mod telemetry;
@@ -65,8 +66,16 @@ pub(crate) use self::guard::Guard;
 pub(crate) use self::oidc::OidcConfig;
 pub(crate) use self::outbox::{Outbox, To};
 pub(crate) use self::profile::Setting;
-pub(crate) use self::telemetry::{Exporter, IN_URL, TelemetryConfig};
+pub(crate) use self::shown::shown;
+pub(crate) use self::telemetry::{Batches, Exporter, IN_URL, TelemetryConfig};
+#[cfg(test)]
+pub(crate) use self::text::NOT_OVERRIDES;
 pub(crate) use self::words::{KEY_TIMES, MEANINGS, MISSING, ON_DEAD, ON_EXPIRED, ORDERS, word_of};
+
+/// What a file may have, as JSON Schema, and a file with every key: made of what its readers ask for, by a test that
+/// holds both.
+pub(crate) const SCHEMA: &str = include_str!("config/schema.json");
+pub(crate) const EXAMPLE: &str = include_str!("config/example.toml");
 
 /// The listener where nothing says otherwise.
 pub(crate) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7077);
@@ -154,16 +163,22 @@ pub(crate) struct Overrides {
 impl Config {
     /// Reads `path`, or `onceward.toml` here, or nothing; lays the environment and the flags over it.
     pub(crate) fn load(path: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
-        let (found, text, name) = find(path)?;
+        Ok(Self::open(path, flags)?.0)
+    }
+
+    /// The same, with the text that it was read of, and the file as it was written.
+    fn open(path: Option<&Path>, flags: &Overrides) -> Result<(Self, Text, String), ConfigError> {
+        let (found, written, name) = find(path)?;
         let text = if flags.is_whole {
-            Text::new(text, &name, std::iter::empty())
+            Text::new(written.clone(), &name, std::iter::empty())
         } else {
-            let text = interpolate(&text, &name, None, |variable| std::env::var(variable).ok())?;
+            let variable = |variable: &str| std::env::var(variable).ok();
+            let text = interpolate(&written, &name, None, variable)?;
             Text::new(text, &name, text::overrides())
         };
         let mut config = Self::read(&text, found, flags)?;
         config.telemetry.lay_over(|variable| std::env::var(variable).ok())?;
-        Ok(config)
+        Ok((config, text, written))
     }
 
     fn read(text: &Text, found: Option<PathBuf>, flags: &Overrides) -> Result<Self, ConfigError> {

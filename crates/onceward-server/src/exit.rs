@@ -53,6 +53,11 @@ impl Exit {
         Self::new(70, message)
     }
 
+    /// Nobody is there now, or it is too much for them: the same again may do later (sysexits: EX_TEMPFAIL).
+    pub(crate) fn not_now(message: impl Into<String>) -> Self {
+        Self::new(75, message)
+    }
+
     /// The configuration is bad (sysexits: EX_CONFIG).
     pub(crate) fn config(message: impl Into<String>) -> Self {
         Self::new(78, message)

@@ -212,12 +212,10 @@ fn at_once(response: Response<Body>) -> Answering {
 }
 
 async fn metrics(node: &Node, is_open: bool) -> Response<Body> {
-    node.outboxes.gauge();
-    let now = match node.now().await {
-        Ok(now) => now,
-        Err(error) => return Problem::from(error).response(),
-    };
-    let (content_type, text) = Telemetry::render(&now, is_open);
+    if let Err(error) = node.gauge().await {
+        return Problem::from(error).response();
+    }
+    let (content_type, text) = Telemetry::render(is_open);
     let mut response = plain(200, &text);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

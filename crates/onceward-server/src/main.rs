@@ -34,6 +34,7 @@ mod page;
 mod passed;
 mod problem;
 mod rekey;
+mod saved;
 mod serve;
 mod shape;
 mod shell;

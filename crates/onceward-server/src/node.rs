@@ -28,7 +28,7 @@ use crate::problem::Problem;
 use crate::rekey::Rekey;
 use crate::shape;
 use crate::source::Sources;
-use crate::telemetry::Now;
+use crate::telemetry::{Now, Telemetry};
 
 /// The file whose presence keeps a restored ledger from sending.
 pub(crate) const QUARANTINE: &str = "quarantine";
@@ -46,6 +46,12 @@ pub(crate) const KEY_GIVEN: &str = "master.key.given";
 /// Makes a folder that only its owner enters: what callers send lies in it.
 pub(crate) fn make_folder(folder: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Bytes of room on the disk that a folder is on, for whoever is not root.
+pub(crate) fn free_at(folder: &Path) -> Option<u64> {
+    let disk = statvfs(folder).ok()?;
+    Some(disk.f_bavail * disk.f_frsize)
 }
 
 /// One running process.
@@ -98,8 +104,14 @@ impl Node {
         routes.named.keys().filter_map(standing).collect()
     }
 
-    /// What whoever reads the metrics now is told.
-    pub(crate) async fn now(&self) -> Result<Now, StoreError> {
+    /// Has the gauges among the metrics tell what is now.
+    pub(crate) async fn gauge(&self) -> Result<(), StoreError> {
+        self.outboxes.gauge();
+        Telemetry::gauge(&self.now().await?);
+        Ok(())
+    }
+
+    async fn now(&self) -> Result<Now, StoreError> {
         let store = self.engine.store();
         let (condition, lanes) = (store.condition().await?, store.lanes().await?);
         let first = lanes.into_iter().map(|(_, due)| due).min();
@@ -145,8 +157,7 @@ impl Node {
     /// Bytes of room where the ledger is, where it is on a disk of this machine.
     pub(crate) fn free(&self) -> Option<u64> {
         let is_here = !self.engine.store().is_shared();
-        let disk = is_here.then(|| statvfs(&self.data).ok()).flatten()?;
-        Some(disk.f_bavail * disk.f_frsize)
+        is_here.then(|| free_at(&self.data)).flatten()
     }
 
     /// Lets a restored ledger send: judges what its crash left behind, then delivers.

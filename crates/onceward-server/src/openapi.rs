@@ -38,14 +38,15 @@ const OF_ALL: [&str; 4] = ["request-invalid", "unauthenticated", "forbidden", "l
 /// And one that reads a document.
 const OF_READERS: [&str; 2] = ["body-too-large", "media-type-unsupported"];
 
-const TAGS: [(&str, &str); 14] = [
+const TAGS: [(&str, &str); 15] = [
     ("Calls", "Through a route, or to an ad hoc URL: the caller's own request"),
     ("Operations", "What is remembered of calls, and what a person does about one"),
     ("Keys", "Idempotency keys"),
     ("Claims", "The ledger as a service for somebody's own handlers"),
     ("Sagas", "Several effects in order, undone in reverse where one fails"),
     ("Routes", "What is configured, and what stands before each upstream"),
-    ("Bulk", "Acts on all operations that match"),
+    ("Bulk", "Acts on all operations that match, or on those that are named"),
+    ("Filters", "Filters of operations, saved under a name"),
     ("Events", "Facts that are published, and who is told of them"),
     ("Outbox", "Tables whose rows become operations"),
     ("Sources", "Where webhooks come in"),

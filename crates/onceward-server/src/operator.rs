@@ -25,6 +25,7 @@ mod erase;
 pub(crate) mod events;
 mod evidence;
 mod filter;
+pub(crate) mod filters;
 mod handler;
 pub(crate) mod kept;
 mod keys;
@@ -42,21 +43,23 @@ pub(crate) mod subscriptions;
 
 pub(crate) use self::advice::{WindowSaid, window_of};
 pub(crate) use self::contract::contract_of;
-pub(crate) use self::filter::{Filter, cursor, moment, standing_name};
+pub(crate) use self::filter::{Filter, Statuses, cursor, moment, standing_name};
 pub(crate) use self::handler::{
-    Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, given, id_of, invalid,
-    reasoned,
+    Asked, Because, Filled, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, given, id_of,
+    invalid, reasoned,
 };
 pub(crate) use self::keys::then_of;
 pub(crate) use self::operations::{resolution, risks};
 pub(crate) use self::resend::check_target;
-pub(crate) use self::stats::{Place, cursor_at, place_of, span_of};
+pub(crate) use self::routes::NOT_ASKED;
+pub(crate) use self::stats::{cursor_at, place_of, span_of};
 
 /// The API's paths.
 pub(crate) fn router() -> Router<Arc<Node>> {
     Router::new()
         .merge(operations::router())
         .merge(bulk::router())
+        .merge(filters::router())
         .merge(events::router())
         .merge(subscriptions::router())
         .merge(changes::router())

@@ -33,10 +33,14 @@ mod profile;
 mod resend;
 mod rows;
 mod sagas;
+mod saved;
+mod send;
+mod since;
 mod sources;
 mod stats;
 mod story;
 mod subscriptions;
+mod suspects;
 mod theme;
 mod timeline;
 mod track;
@@ -90,10 +94,12 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/dead", get(dead::show))
         .route("/in-doubt", get(lists::in_doubt))
         .route("/audit", get(audit::show))
-        .route("/bulk", get(bulk::list).post(bulk::begin))
-        .route("/bulk/plan", get(bulk::plan))
+        .route("/bulk", get(bulk::list).post(bulk::plan::begin))
+        .route("/bulk/plan", get(bulk::plan::of_filter).post(bulk::plan::of_selected))
         .route("/bulk/{bulk}", get(bulk::show))
         .route("/bulk/{bulk}/stop", post(bulk::stop))
+        .route("/filters", post(saved::save))
+        .route("/filters/delete", post(saved::delete))
         .route("/operations/{id}", get(story::show))
         .route("/operations/{id}/request", get(story::request_file))
         .route("/operations/{id}/response", get(story::response_file))
@@ -125,6 +131,8 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/upstreams", get(upstreams::show))
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))
+        .route("/upstreams/{route}/probe", post(upstreams::probe))
+        .route("/send", get(send::form).post(send::send))
         .route("/contract/{route}", get(contract::show))
         .route("/docs", get(docs::index))
         .route("/docs/problems", get(docs::problems))

@@ -39,7 +39,7 @@ use crate::outbox::Outboxes;
 use crate::rekey::Rekey;
 use crate::source::Sources;
 use crate::supervisor::Supervisor;
-use crate::telemetry::{Telemetry, traces};
+use crate::telemetry::{Telemetry, push, traces};
 use crate::{demo, ledger, waiting};
 
 /// The file with the key that the command line uses; written at each start.
@@ -125,7 +125,7 @@ pub(crate) async fn serve(
         node = start.node() => node?,
         () = signals.ends.recv() => return Ok(()),
     };
-    let Start { config, sockets, heard, .. } = start;
+    let Start { config, upstream, sockets, heard, .. } = start;
     let sockets = sockets.into_inner().ok_or_else(|| Exit::failed("nothing listens"))?;
     if node.engine.store().is_shared() {
         tokio::spawn(keep_up(Arc::clone(&node)));
@@ -133,6 +133,7 @@ pub(crate) async fn serve(
     tokio::spawn(keep_used(Arc::clone(&node)));
     tokio::spawn(log_heads(Arc::clone(&node)));
     tokio::spawn(alerts::watch(Arc::clone(&node)));
+    let pushing = push::begin(&config.telemetry, upstream, &node);
     let address = sockets.address();
     let listeners = Listeners::begin(sockets, &node);
     signals.supervisor.ready();
@@ -141,7 +142,12 @@ pub(crate) async fn serve(
     }
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
     let drained = drain(&node).await;
-    traces::finish().await;
+    let metrics_told = async {
+        if let Some(pushing) = pushing {
+            pushing.finish().await;
+        }
+    };
+    tokio::join!(traces::finish(), metrics_told);
     ended.and(drained)
 }
 

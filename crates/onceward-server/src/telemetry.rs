@@ -1,6 +1,7 @@
 //! Every log line and every metric, in one place. Keys are logged; bodies, credentials and
 //! header values never are. Traces are in `traces`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use onceward::core::attempt::Ending;
@@ -13,19 +14,22 @@ use onceward::store::{Condition, ToldCommit};
 use onceward::tally::{KeysAhead, name_of};
 use onceward::upstream::Fault;
 use onceward::{Bar, Person, Report, Standing};
-use prometheus_client::metrics::counter::Counter;
 use tracing::{debug, error, info, warn};
 
-use self::metrics::{Counters, Labels, METRICS, labels, took};
+use self::metrics::{Counter, Counters, Gauges, METRICS};
 use crate::operator::standing_name;
 
 mod metrics;
 mod otlp;
 pub(crate) mod outbox;
+pub(crate) mod push;
 pub(crate) mod traces;
 pub(crate) mod webhooks;
 
-/// What is looked up when somebody reads the metrics.
+/// How long the last of what is told may take at the end.
+const FINISH: Duration = Duration::from_secs(3);
+
+/// What is looked up when the metrics are read.
 pub(crate) struct Now {
     pub(crate) condition: Condition,
     /// What stands before each configured upstream.
@@ -46,28 +50,26 @@ pub(crate) struct Now {
 
 /// Counters that the hot path moves are looked up once.
 pub(crate) struct Telemetry {
-    remembered: Counter,
-    duplicates: [(Repeat, Counter); 6],
-    attempts: [(Ending, Counter); 4],
-    rested: [(&'static str, Counter); 3],
-    recovered: Counter,
-    faults: [(Fault, Counter); 5],
-    claims: [(ClaimTurn, Counter); 7],
-    sagas: [(Stands, Counter); 7],
+    remembered: Arc<Counter>,
+    duplicates: [(Repeat, Arc<Counter>); 6],
+    attempts: [(Ending, Arc<Counter>); 4],
+    rested: [(&'static str, Arc<Counter>); 3],
+    recovered: Arc<Counter>,
+    faults: [(Fault, Arc<Counter>); 5],
+    claims: [(ClaimTurn, Arc<Counter>); 7],
+    sagas: [(Stands, Arc<Counter>); 7],
 }
 
 impl Telemetry {
     /// What is counted without labels, or under few, is there from the start.
     pub(crate) fn new() -> Self {
         let metrics = &*METRICS;
-        metrics.build.get_or_create(&labels([("version", env!("CARGO_PKG_VERSION"))])).set(1.0);
-        let of = |counters: &Counters, name, value: &str| {
-            counters.get_or_create_owned(&labels([(name, value)]))
-        };
-        drop(metrics.superseded.get_or_create(&Labels::new()));
-        drop(metrics.leases_lost.get_or_create(&Labels::new()));
-        drop(metrics.commit_seconds.get_or_create(&Labels::new()));
-        drop(metrics.events.get_or_create(&Labels::new()));
+        metrics.build.of([("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+        let of = |counters: &Counters, name, value: &str| counters.of([(name, value)]);
+        drop(metrics.superseded.of([]));
+        drop(metrics.leases_lost.of([]));
+        drop(metrics.commit_seconds.of([]));
+        drop(metrics.events.of([]));
         for state in ["done", "dead"] {
             of(&metrics.deliveries, "state", state);
         }
@@ -75,14 +77,14 @@ impl Telemetry {
             of(&metrics.keys, "event", event);
         }
         Self {
-            remembered: metrics.operations.get_or_create_owned(&Labels::new()),
+            remembered: metrics.operations.of([]),
             duplicates: Repeat::ALL
                 .map(|repeat| (repeat, of(&metrics.duplicates, "answer", repeat.name()))),
             attempts: [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered]
                 .map(|ending| (ending, of(&metrics.attempts, "ending", ending.name()))),
             rested: ["done", "dead", "in_doubt"]
                 .map(|state| (state, of(&metrics.rested, "state", state))),
-            recovered: metrics.recovered.get_or_create_owned(&Labels::new()),
+            recovered: metrics.recovered.of([]),
             claims: ClaimTurn::ALL.map(|turn| (turn, of(&metrics.claims, "event", turn.name()))),
             sagas: Stands::ALL.map(|at| (at, of(&metrics.sagas, "state", at.name()))),
             faults: Fault::ALL.map(|fault| (fault, of(&metrics.faults, "fault", fault.name()))),
@@ -91,62 +93,59 @@ impl Telemetry {
 
     /// Whoever is told how long durable writes took.
     pub(crate) fn of_commits() -> ToldCommit {
-        let seconds = METRICS.commit_seconds.get_or_create_owned(&Labels::new());
-        Box::new(move |took| seconds.observe(took.as_secs_f64(), None, None))
+        let seconds = METRICS.commit_seconds.of([]);
+        Box::new(move |took| seconds.observe(took, None))
     }
 
-    /// The metrics of this moment, and their content type; `is_open` is whether they are read as
-    /// OpenMetrics.
-    pub(crate) fn render(now: &Now, is_open: bool) -> (&'static str, String) {
+    /// Has the gauges tell what is now.
+    pub(crate) fn gauge(now: &Now) {
         let Now { condition, routes, oldest_due, in_doubt_age, keys, sagas, subscriptions, free } =
             now;
         let metrics = &*METRICS;
         // Those of routes that are gone go with them.
-        for of_routes in [&metrics.breaker, &metrics.paused, &metrics.under_way] {
-            of_routes.clear();
-        }
-        for (route, standing) in routes {
-            let state = match standing.breaker {
-                "open" => 2.0,
-                "half_open" => 1.0,
-                _ => 0.0,
-            };
-            let is_paused = standing.bar == Some(Bar::Paused);
-            let route = labels([("route", route)]);
-            metrics.breaker.get_or_create(&route).set(state);
-            metrics.paused.get_or_create(&route).set(f64::from(u8::from(is_paused)));
-            metrics.under_way.get_or_create(&route).set(standing.busy as f64);
-        }
+        let of_routes = |gauges: &Gauges, level: fn(&Standing) -> f64| {
+            let levels = routes.iter().map(|(route, at)| ([("route", route.as_str())], level(at)));
+            gauges.set_all(levels);
+        };
+        of_routes(&metrics.breaker, |standing| match standing.breaker {
+            "open" => 2.0,
+            "half_open" => 1.0,
+            _ => 0.0,
+        });
+        of_routes(&metrics.paused, |at| f64::from(u8::from(at.bar == Some(Bar::Paused))));
+        of_routes(&metrics.under_way, |standing| standing.busy as f64);
         for (standing, count) in &condition.counts {
-            let standing = labels([("standing", standing_name(*standing))]);
-            metrics.standing.get_or_create(&standing).set(*count as f64);
+            metrics.standing.of([("standing", standing_name(*standing))]).set(*count as f64);
         }
-        metrics.ledger_bytes.get_or_create(&Labels::new()).set(condition.bytes as f64);
-        metrics.ledger_commits.get_or_create(&Labels::new()).set(condition.commits as f64);
-        metrics.oldest_due.get_or_create(&Labels::new()).set(oldest_due.as_secs_f64());
-        metrics.in_doubt_age.get_or_create(&Labels::new()).set(in_doubt_age.as_secs_f64());
-        metrics.keys_kept.get_or_create(&Labels::new()).set(keys.kept as f64);
-        metrics.keys_expiring.get_or_create(&Labels::new()).set(keys.expiring as f64);
-        metrics.tombstones.get_or_create(&Labels::new()).set(keys.tombstones as f64);
+        metrics.ledger_bytes.of([]).set(condition.bytes as f64);
+        metrics.ledger_commits.of([]).set(condition.commits as f64);
+        metrics.oldest_due.of([]).set(oldest_due.as_secs_f64());
+        metrics.in_doubt_age.of([]).set(in_doubt_age.as_secs_f64());
+        metrics.keys_kept.of([]).set(keys.kept as f64);
+        metrics.keys_expiring.of([]).set(keys.expiring as f64);
+        metrics.tombstones.of([]).set(keys.tombstones as f64);
         for (standing, count) in sagas {
-            let state = labels([("state", standing.name())]);
-            metrics.sagas_open.get_or_create(&state).set(*count as f64);
+            metrics.sagas_open.of([("state", standing.name())]).set(*count as f64);
         }
         for (state, count) in subscriptions {
-            let state = labels([("state", state)]);
-            metrics.subscriptions.get_or_create(&state).set(*count as f64);
+            metrics.subscriptions.of([("state", state)]).set(*count as f64);
         }
         if let Some(free) = free {
-            metrics.ledger_free.get_or_create(&Labels::new()).set(*free as f64);
+            metrics.ledger_free.of([]).set(*free as f64);
         }
-        metrics.render(is_open)
+    }
+
+    /// The metrics of this moment, and their content type; `is_open` is whether they are read as
+    /// OpenMetrics.
+    pub(crate) fn render(is_open: bool) -> (&'static str, String) {
+        METRICS.render(is_open)
     }
 
     fn count_late(route: &str) {
-        METRICS.late_duplicates.get_or_create(&labels([("route", label(route))])).inc();
+        METRICS.late_duplicates.of([("route", label(route))]).inc();
     }
 
-    fn count<K: PartialEq>(counters: &[(K, Counter)], key: &K) {
+    fn count<K: PartialEq>(counters: &[(K, Arc<Counter>)], key: &K) {
         if let Some((_, counter)) = counters.iter().find(|(other, _)| other == key) {
             counter.inc();
         }
@@ -161,8 +160,7 @@ fn reconciled(route: &str, report: &Report) {
     }
     let (missing, unknown, differing) = (report.missing.0, report.unknown.0, report.differing.0);
     for (kind, count) in [("missing", missing), ("unknown", unknown), ("differing", differing)] {
-        let of = labels([("route", label(route)), ("kind", kind)]);
-        METRICS.differences.get_or_create(&of).set(count as f64);
+        METRICS.differences.of([("route", label(route)), ("kind", kind)]).set(count as f64);
     }
     let (listed, operations) = (report.listed, report.operations);
     if missing + unknown + differing == 0 {
@@ -179,7 +177,7 @@ pub(crate) fn label(route: &str) -> &str {
 }
 
 fn keys(event: &str, count: u32) {
-    METRICS.keys.get_or_create(&labels([("event", event)])).inc_by(count.into());
+    METRICS.keys.of([("event", event)]).inc_by(count.into());
 }
 
 /// The members that every line about an operation has.
@@ -203,7 +201,7 @@ impl Observer for Telemetry {
             Fact::Remembered(operation) => {
                 self.remembered.inc();
                 if operation.scope.kind == ScopeKind::Event {
-                    METRICS.events.get_or_create(&Labels::new()).inc();
+                    METRICS.events.of([]).inc();
                 }
                 about!(debug, operation, mode = operation.mode.name(), "remembered");
             }
@@ -215,8 +213,9 @@ impl Observer for Telemetry {
                 let millis = lasted.as_millis() as u64;
                 // How long somebody had a claim in hand is no attempt at an upstream.
                 if operation.scope.kind != ScopeKind::Claim {
-                    let of = labels([("route", label(&operation.route)), ("ending", ending)]);
-                    took(&METRICS.attempt_seconds, &of, lasted, traces::exemplar(operation));
+                    let labels = [("route", label(&operation.route)), ("ending", ending)];
+                    let seconds = METRICS.attempt_seconds.of(labels);
+                    seconds.observe(lasted, traces::exemplar(operation));
                 }
                 // What works is told once, at rest; what does not is told at each attempt.
                 if operation.state == State::Done {
@@ -256,8 +255,7 @@ impl Observer for Telemetry {
                 }
             }
             Fact::Suspected(operation, first, again) => {
-                let of = labels([("route", label(&operation.route))]);
-                METRICS.suspected.get_or_create(&of).inc();
+                METRICS.suspected.of([("route", label(&operation.route))]).inc();
                 // A flood of them is told once, and counted.
                 if again == 1 {
                     about!(warn, operation, first = %first, "suspected double: the same request under another key");
@@ -278,7 +276,7 @@ impl Observer for Telemetry {
             Fact::Saga(saga, Some(standing)) => self.moved(saga, standing),
             Fact::Saga(_, None) => {}
             Fact::Orphaned(operation) => {
-                METRICS.leases_lost.get_or_create(&Labels::new()).inc();
+                METRICS.leases_lost.of([]).inc();
                 about!(info, operation, "whoever had it in hand is gone");
             }
             Fact::Acted(operation) => {
@@ -297,13 +295,13 @@ impl Observer for Telemetry {
                 about!(info, operation, deed = act.deed.name(), who = act.who, reason, "acted");
             }
             Fact::Looked(operation, finding, told) => {
-                METRICS.lookups.get_or_create(&labels([("finding", finding.name())])).inc();
+                METRICS.lookups.of([("finding", finding.name())]).inc();
                 about!(info, operation, finding = finding.name(), told, "looked for");
             }
             Fact::Reconciled(route, report) => reconciled(route, report),
             Fact::Breaker(route, turn) => match turn {
                 Turn::Opened(until) => {
-                    METRICS.breaker_opened.get_or_create(&labels([("route", label(route))])).inc();
+                    METRICS.breaker_opened.of([("route", label(route))]).inc();
                     let until = crate::shape::time(until);
                     warn!(route, until, "breaker opened: work is held back");
                 }
@@ -358,24 +356,23 @@ impl Telemetry {
     fn rested(&self, operation: &Operation) {
         Self::count(&self.rested, &operation.state.name());
         if operation.scope.kind == ScopeKind::Delivery {
-            let of = labels([("state", operation.state.name())]);
-            METRICS.deliveries.get_or_create(&of).inc();
+            METRICS.deliveries.of([("state", operation.state.name())]).inc();
         }
         let attempts = operation.attempts_made();
         let since = operation.run.since;
         let lasted = operation.ended_at.map(|at| at.since(since));
         if let Some(lasted) = lasted {
             let (mode, state) = (operation.mode.name(), operation.state.name());
-            let of = labels([("mode", mode), ("state", state)]);
-            took(&METRICS.operation_seconds, &of, lasted, traces::exemplar(operation));
+            let seconds = METRICS.operation_seconds.of([("mode", mode), ("state", state)]);
+            seconds.observe(lasted, traces::exemplar(operation));
         }
         match operation.state {
             State::Dead(Death::Superseded) => {
-                METRICS.superseded.get_or_create(&Labels::new()).inc();
+                METRICS.superseded.of([]).inc();
             }
             State::Dead(death) if !operation.told => {
-                let of = labels([("route", label(&operation.route)), ("reason", death.name())]);
-                METRICS.dead_letters.get_or_create(&of).inc();
+                let labels = [("route", label(&operation.route)), ("reason", death.name())];
+                METRICS.dead_letters.of(labels).inc();
             }
             State::Done if attempts > 1 => {
                 self.recovered.inc();

@@ -12,6 +12,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
 
 /// What a listener's TLS is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +123,14 @@ impl TlsFiles {
             Some((there.modified().ok()?, there.len()))
         };
         self.paths().map(mark).collect()
+    }
+
+    /// Until when the certificate holds, where it can be read.
+    pub(crate) fn holds_until(&self) -> Option<jiff::Timestamp> {
+        let chain = certificates(&self.cert_file).ok()?;
+        let own = Certificate::from_der(chain.first()?).ok()?;
+        let until = own.tbs_certificate.validity.not_after.to_unix_duration();
+        jiff::Timestamp::from_second(i64::try_from(until.as_secs()).ok()?).ok()
     }
 
     fn config(&self) -> Result<ServerConfig, String> {

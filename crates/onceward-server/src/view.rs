@@ -16,7 +16,7 @@ use onceward::core::time::Timestamp;
 use onceward::route::Route;
 use onceward::sabotage::Sabotage;
 use onceward::store::{Asked, Counted, Page, Query, Standing, Which};
-use onceward::tally::{DuplicateSeen, KeysAhead, Span, Stats};
+use onceward::tally::{DuplicateSeen, KeysAhead, Place, Span, Stats, SuspectSeen};
 use onceward::{Bulk, NoteQuery, Notes, Refusal, Saga, Subscription, Wanted};
 use serde_json::Value;
 use url::form_urlencoded;
@@ -29,6 +29,7 @@ use crate::node::Node;
 use crate::operator::{id_of, invalid};
 use crate::outbox::Shown;
 use crate::problem::Problem;
+use crate::saved::{self, Saved};
 use crate::shape;
 use crate::source::Source;
 use crate::source::rejects::{self, Refusing};
@@ -198,10 +199,19 @@ impl View {
     /// At most `limit` of the last duplicates before `before`, newest first.
     pub(crate) async fn duplicates_seen(
         &self,
-        before: Option<(Timestamp, OperationId)>,
+        before: Option<Place>,
         limit: usize,
     ) -> Result<Vec<DuplicateSeen>, Refusal> {
         self.engine.duplicates_seen(self.counted(), before, limit).await
+    }
+
+    /// At most `limit` of the last suspected doubles before `before`, newest first.
+    pub(crate) async fn suspects_seen(
+        &self,
+        before: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<SuspectSeen>, Refusal> {
+        self.engine.suspects_seen(self.counted(), before, limit).await
     }
 
     /// How many keys there are, and how many of them end soon.
@@ -427,6 +437,17 @@ impl View {
         found.filter(|subscription| self.sees(&subscription.tenant)).ok_or_else(why)
     }
 
+    /// The filters that its people saved, by name.
+    pub(crate) async fn saved_filters(&self) -> Result<Vec<Saved>, Problem> {
+        Ok(saved::all(self.engine.store(), self.tenant()).await?)
+    }
+
+    /// The one of this name.
+    pub(crate) async fn saved_filter(&self, name: &str) -> Result<Saved, Problem> {
+        let found = self.saved_filters().await?.into_iter().find(|saved| saved.name == name);
+        found.ok_or_else(|| saved::unknown(name))
+    }
+
     /// Its access keys.
     pub(crate) fn keys(&self) -> Vec<AccessKey> {
         self.access.list().into_iter().filter(|key| self.sees(&key.tenant)).collect()
@@ -485,6 +506,7 @@ mod tests {
         "engine.operation_of(",
         "engine.stats(",
         "engine.duplicates_seen(",
+        "engine.suspects_seen(",
         "engine.keys_ahead(",
         ".oldest_in_doubt(tenant",
         ".lanes()",
@@ -492,6 +514,7 @@ mod tests {
         "sources.all(",
         "sources.get(",
         "access.list(",
+        "saved::all(",
         "alerts.firing(",
         "access.find(",
         "State<Arc<Node>>",

@@ -65,7 +65,7 @@ const OCCASIONS: [&str; 22] = [
 fn worlds_with_faults_at_every_door_keep_every_promise() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = number("TEST_SEED", now.as_nanos() as u64 & 0xffff_ffff);
-    let worlds = number("TEST_WORLDS", 150);
+    let worlds = number("TEST_WORLDS", 100);
     // Worlds in which nothing happens prove nothing.
     let (mut arrows, mut occasions) = (ARROWS.to_vec(), OCCASIONS.to_vec());
     for round in 0..ROUNDS_MAX {
@@ -90,7 +90,7 @@ fn worlds_with_faults_at_every_door_keep_every_promise() {
 
 #[test]
 fn a_seed_is_always_the_same_world() {
-    for seed in 1000..1040 {
+    for seed in 1000..1015 {
         let (one, other) = (run(seed), run(seed));
         assert_eq!(one.trace, other.trace, "seed {seed}");
         assert_eq!(one.arrows, other.arrows, "seed {seed}");

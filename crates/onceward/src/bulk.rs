@@ -7,6 +7,7 @@
 //! took it over is noticed before the next act. Its acts bear its id: whoever goes on after a crash
 //! does nothing to an operation that has it already.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::people::{
     resolved, retrial,
 };
 use crate::refusal::Refusal;
-use crate::store::{Query, Standing, StoreError};
+use crate::store::{Page, Query, Standing, StoreError, Which};
 
 mod acted;
 mod row;
@@ -114,6 +115,8 @@ pub struct BulkOrder {
     pub deed: BulkDeed,
     /// To which: its place and limit count for nothing.
     pub filter: Query,
+    /// Of these only those that somebody selected, at most [`BulkOrder::SELECTED_MAX`]; all where it is empty.
+    pub selected: Vec<OperationId>,
     /// The risks that are taken; what has another is left out.
     pub taken: Vec<Risk>,
     /// Acts a second, at most.
@@ -228,6 +231,9 @@ fn id_of(name: &str) -> Option<OperationId> {
 }
 
 impl BulkOrder {
+    /// How many can be selected: of as many it is told what became of them.
+    pub const SELECTED_MAX: usize = acted::ACTED_MAX;
+
     /// The query for one page that goes on behind `before`.
     fn page(&self, before: OperationId, limit: usize) -> Query {
         let mut query = Query { before: Some(before), limit, ..self.filter.clone() };
@@ -263,7 +269,7 @@ impl Engine {
         let mut plan = BulkPlan::default();
         let mut before = OperationId::from_u128(u128::MAX);
         for _ in 0..PLAN_PAGES_MAX {
-            let page = self.store.list(order.page(before, PLAN_PAGE)).await?;
+            let page = self.bulk_page(order, before, PLAN_PAGE).await?;
             for operation in page.operations.iter().filter(|it| order.deed.fits(it)) {
                 plan.matched += 1;
                 if order.deed == BulkDeed::Redeliver {
@@ -279,6 +285,33 @@ impl Engine {
             before = next;
         }
         Ok(plan)
+    }
+
+    /// The newest operations behind `before` that `order` is for. Those that were selected are looked up, however
+    /// old they are.
+    async fn bulk_page(
+        &self,
+        order: &BulkOrder,
+        before: OperationId,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let query = order.page(before, limit);
+        if order.selected.is_empty() {
+            return self.store.list(query).await;
+        }
+        let mut left: Vec<_> = order.selected.iter().copied().filter(|id| *id < before).collect();
+        left.sort_unstable_by_key(|id| Reverse(*id));
+        left.dedup();
+        let mut page = Page::default();
+        if left.len() > limit {
+            left.truncate(limit);
+            page.next = left.last().copied();
+        }
+        for id in left {
+            let found = self.store.find(Which::Id(id)).await?;
+            page.operations.extend(found.filter(|operation| query.wants(operation)));
+        }
+        Ok(page)
     }
 
     /// Begins a bulk: it is in the ledger, and runs.
@@ -323,7 +356,7 @@ impl Engine {
                 bulks.extend(row::decode(&name, &value)?);
             }
         }
-        bulks.sort_by_key(|bulk| std::cmp::Reverse(bulk.id));
+        bulks.sort_by_key(|bulk| Reverse(bulk.id));
         Ok(bulks)
     }
 

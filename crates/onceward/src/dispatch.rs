@@ -2,8 +2,10 @@
 //! as the lane has free slots. However much waits, no more than that is in memory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use onceward_core::lease::Session;
 use onceward_core::operation::{Event, Operation, State};
 use onceward_core::time::Timestamp;
@@ -18,6 +20,9 @@ use crate::store::{Judge, Lane, StoreError};
 
 /// Operations taken from a lane at once, at most.
 const PAGE: usize = 64;
+
+/// Lanes that are taken from at once: their writes are one, where many have little each.
+const LANES_ABREAST: usize = 32;
 
 /// How long the dispatcher sleeps at most: a wake-up is a hint, the ledger is the truth.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
@@ -68,10 +73,19 @@ async fn take_all(engine: &Arc<Engine>) -> Result<Timestamp, StoreError> {
     }
     // Who has the least under way is first: what became free is not always the same one's.
     ready.sort_by_key(|(busy, due, ..)| (*busy, *due));
-    for (_, _, lane, route) in ready {
-        if let Some(again) = take(engine, &lane, &route, now).await? {
-            next = next.min(again);
+    let has_failed = &AtomicBool::new(false);
+    let takes = ready.into_iter().map(|(_, _, lane, route)| async move {
+        if has_failed.load(Ordering::Relaxed) {
+            return Ok(None);
         }
+        let taken = take(engine, &lane, &route, now).await;
+        has_failed.fetch_or(taken.is_err(), Ordering::Relaxed);
+        taken
+    });
+    // Those that are under way come to their end whatever became of another: what was taken is begun.
+    let takes: Vec<_> = stream::iter(takes).buffer_unordered(LANES_ABREAST).collect().await;
+    for again in takes {
+        next = again?.map_or(next, |again| next.min(again));
     }
     Ok(next)
 }

@@ -47,6 +47,7 @@ use crate::observe::Observer;
 use crate::order::Lines;
 use crate::pass::{pass, pass_whole};
 use crate::pause::Pause;
+use crate::probe::Wishes;
 use crate::receive::{receive, scope_of};
 use crate::refusal::Refusal;
 use crate::route::{Route, Routes};
@@ -98,6 +99,7 @@ pub struct Engine {
     pub(crate) lines: Lines,
     pub(crate) doubts: Arc<Doubts>,
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
+    pub(crate) probe_wishes: Wishes,
     pub(crate) audit: Audit,
     pub(crate) bulks: InHand,
     /// Who scrubs the ledger now.
@@ -164,6 +166,7 @@ impl Engine {
             lines: Lines::default(),
             doubts,
             pauses: Mutex::default(),
+            probe_wishes: Wishes::default(),
             audit: Audit::default(),
             bulks: InHand::default(),
             erasing: tokio::sync::Mutex::default(),

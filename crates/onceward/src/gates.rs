@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use onceward_core::breaker::{Sign, Turn};
 use onceward_core::rate::{Budget, Ramp};
 use onceward_core::time::Timestamp;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 
 use self::inside::Inner;
@@ -100,6 +101,8 @@ pub(crate) struct Gates {
 pub(crate) struct Gate {
     inner: Mutex<Inner>,
     opened: Arc<Notify>,
+    /// Wakes who waits for what probes come to.
+    probed: Notify,
 }
 
 /// How a gate stands, for people.
@@ -115,6 +118,19 @@ pub struct Standing {
     pub busy: usize,
     /// Callers that wait for a slot.
     pub waiting: usize,
+    /// What the last probe came to that was sent for its own sake.
+    pub probed: Option<Probed>,
+}
+
+/// What a probe came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// When it ended.
+    pub at: Timestamp,
+    /// The status that it was answered with.
+    pub status: Option<u16>,
+    /// What went wrong, where no answer came: in words for a person.
+    pub error: Option<String>,
 }
 
 /// A right to have one call under way. Dropping it frees it; what it took of a rate is given back
@@ -223,8 +239,8 @@ impl Gates {
         }
         let (protection, is_paused) = says();
         let inner = Inner { protection, others: *others, is_paused, ..Inner::default() };
-        let gate = Gate { inner: Mutex::new(inner), opened: Arc::clone(&self.opened) };
-        let gate = Arc::new(gate);
+        let (opened, probed) = (Arc::clone(&self.opened), Notify::new());
+        let gate = Arc::new(Gate { inner: Mutex::new(inner), opened, probed });
         gates.insert(route.into(), Arc::clone(&gate));
         self.by_route.store(Arc::new(gates));
         gate
@@ -407,6 +423,24 @@ impl Gate {
     /// Probing is over.
     pub(crate) fn end_probing(&self) {
         self.inner().is_probed = false;
+        self.probed.notify_waiters();
+    }
+
+    /// What a probe came to.
+    pub(crate) fn tell_probed(&self, probed: Probed) {
+        self.inner().probed = Some(probed);
+    }
+
+    /// Over once those probe no more who do, or do so from now on.
+    pub(crate) fn probed(&self) -> Notified<'_> {
+        self.probed.notified()
+    }
+
+    /// Lets an open breaker be probed at once; tells whether there is anything to ask.
+    pub(crate) fn ask_now(&self, now: Timestamp) -> bool {
+        let mut inner = self.inner();
+        inner.breaker.ask_now(now);
+        !inner.breaker.is_closed()
     }
 
     /// A person pauses the route, or lets it go on.
@@ -432,6 +466,7 @@ impl Gate {
             bar: bar.map(|barred| barred.why),
             busy: inner.busy,
             waiting: inner.waiting(),
+            probed: inner.probed.clone(),
         }
     }
 

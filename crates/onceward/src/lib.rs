@@ -162,7 +162,7 @@ pub use embedded::{Onceward, Opening, StartError};
 pub use engine::{Answer, Answered, Engine, Parts};
 pub use erase::{Erased, Erasure, Whose};
 pub use event::{EVENT_SCOPE, Publication, Published};
-pub use gates::{Bar, Standing};
+pub use gates::{Bar, Probed, Standing};
 pub use keys::{Longer, Revoked};
 pub use once::{OnError, Once, OnceError, once};
 pub use order::InLine;

@@ -35,13 +35,14 @@ pub(crate) async fn beat(engine: Arc<Engine>) {
 }
 
 /// What others have done to what is shared.
-async fn look(engine: &Engine) -> Result<(), StoreError> {
+async fn look(engine: &Arc<Engine>) -> Result<(), StoreError> {
     judge_orphans(engine).await?;
     share_rates(engine).await?;
     if engine.store.is_shared() {
         engine.know_subscriptions().await?;
         engine.read_failing().await?;
         engine.read_pauses().await?;
+        engine.heed_probe_wishes().await?;
     }
     Ok(())
 }
@@ -64,6 +65,7 @@ impl Engine {
         if self.store.is_shared() {
             // Whoever died between a row and the revision has told nobody of it.
             self.subscriptions_changed().await?;
+            self.read_probe_wishes().await?;
         }
         self.read_failing().await?;
         if !Sabotage::PauseForgotten.is_on() {

@@ -5,6 +5,7 @@
 //! on stable storage.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -67,6 +68,17 @@ impl StoreError {
             Self::Stale | Self::Unavailable(_) | Self::Damaged(_) => false,
         }
     }
+}
+
+/// The shape of a ledger's tables, beside the one that this release writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schema {
+    /// Its number; 0 where there are no tables yet.
+    pub found: u32,
+    /// The number that this release brings it to.
+    pub ours: u32,
+    /// Whether this release can use it.
+    pub is_usable: bool,
 }
 
 /// A lane: whose work goes where. What is due is found by lane, so that a dead upstream's
@@ -298,8 +310,10 @@ pub struct Query {
     pub subject: Option<String>,
     /// Only those whose key, label, target or id contains this.
     pub text: Option<String>,
-    /// Only those whose last answer had this status.
-    pub status: Option<u16>,
+    /// Only those whose last answer had one of these statuses.
+    pub status: Option<RangeInclusive<u16>>,
+    /// Only those that had so many attempts or more.
+    pub attempts_min: Option<u32>,
     /// Only those that are dead for this reason.
     pub reason: Option<Death>,
     /// Only those that met no status last.
@@ -367,7 +381,10 @@ impl Query {
             && is(&self.key, operation.key.as_str())
             && is(&self.label, label)
             && is(&self.subject, operation.subject.as_ref().map_or("", |subject| &subject.name))
-            && self.status.is_none_or(|status| operation.last_status() == Some(status))
+            && self.status.as_ref().is_none_or(|wanted| {
+                operation.last_status().is_some_and(|status| wanted.contains(&status))
+            })
+            && self.attempts_min.is_none_or(|least| operation.attempts_made() >= least)
             && self.reason.is_none_or(|reason| operation.state == State::Dead(reason))
             && self
                 .error

@@ -45,7 +45,7 @@ pub const OTHER: &str = "other";
 /// Routes that are told apart within one row, at most.
 const ROUTES_MAX: usize = 200;
 
-/// Duplicates that a row keeps as samples, at most: the last ones.
+/// Duplicates, and suspected doubles, that a row keeps as samples, at most: the last ones.
 const SAMPLES_MAX: usize = 50;
 
 /// Counters side by side, so that threads do not wait for each other.
@@ -126,10 +126,45 @@ pub struct DuplicateSeen {
 
 impl DuplicateSeen {
     /// Its place in the list: what comes `before` it comes next.
-    pub fn place(&self) -> (Timestamp, OperationId) {
+    pub fn place(&self) -> Place {
         (self.at, self.operation)
     }
 }
+
+/// A suspected double: a new operation that asked what another one had asked a short while before, under
+/// another key. One of the last ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuspectSeen {
+    /// When it came.
+    pub at: Timestamp,
+    /// The new operation.
+    pub operation: OperationId,
+    /// The first one with the same request.
+    pub first: OperationId,
+    /// The how manieth it is since that one.
+    pub again: u32,
+    /// Whose.
+    pub tenant: String,
+    /// Who asked.
+    pub principal: String,
+    /// The route, as statistics call it.
+    pub route: String,
+}
+
+impl SuspectSeen {
+    /// Its place in the list: what comes `before` it comes next.
+    pub fn place(&self) -> Place {
+        (self.at, self.operation)
+    }
+
+    /// How long after the first one it came.
+    pub fn after(&self) -> Duration {
+        self.at.since(self.first.made_at())
+    }
+}
+
+/// A place in a list of what was seen.
+pub type Place = (Timestamp, OperationId);
 
 /// What statistics call a route.
 pub fn name_of(route: &str) -> &str {
@@ -147,6 +182,7 @@ struct Fresh {
     /// By name.
     routes: Vec<(String, Box<Counts>)>,
     repeated: VecDeque<Repeated>,
+    suspected: VecDeque<Suspected>,
     ends: Days,
 }
 
@@ -156,6 +192,23 @@ struct Repeated {
     at: Timestamp,
     repeat: Repeat,
     intent: Arc<Intent>,
+}
+
+/// A suspected double, at the same cost.
+#[derive(Debug)]
+struct Suspected {
+    at: Timestamp,
+    first: OperationId,
+    again: u32,
+    intent: Arc<Intent>,
+}
+
+/// Adds what is the last of its kind, where only the last ones are kept.
+fn keep_last<T>(last: &mut VecDeque<T>, seen: T) {
+    if last.len() >= SAMPLES_MAX {
+        last.pop_front();
+    }
+    last.push_back(seen);
 }
 
 impl Fresh {
@@ -218,10 +271,8 @@ impl Fresh {
 
     fn repeated(&mut self, known: &Operation, repeat: Repeat, at: Timestamp) {
         self.of(&known.route).duplicates[repeat as usize] += 1;
-        if self.repeated.len() >= SAMPLES_MAX {
-            self.repeated.pop_front();
-        }
-        self.repeated.push_back(Repeated { at, repeat, intent: Arc::clone(&known.intent) });
+        let intent = Arc::clone(&known.intent);
+        keep_last(&mut self.repeated, Repeated { at, repeat, intent });
     }
 }
 
@@ -248,6 +299,11 @@ impl Tallies {
             Fact::Duplicate(known, repeat) => {
                 let now = clock.now();
                 self.of(known, |fresh| fresh.repeated(known, repeat, now));
+            }
+            Fact::Suspected(operation, first, again) => {
+                let (at, intent) = (clock.now(), Arc::clone(&operation.intent));
+                let seen = Suspected { at, first, again, intent };
+                self.of(operation, |fresh| keep_last(&mut fresh.suspected, seen));
             }
             _ => {}
         }

@@ -24,7 +24,7 @@ const BY_ITSELF: &str = "onceward-by-itself";
 const FOLLOWED: &str = "/v1/changes";
 
 /// Whether a page asks for it by itself, and nobody may be looking any more.
-pub(super) fn is_by_itself(head: &Parts) -> bool {
+fn is_by_itself(head: &Parts) -> bool {
     head.uri.path() == FOLLOWED || head.headers.contains_key(BY_ITSELF)
 }
 
@@ -36,6 +36,8 @@ pub(crate) struct Arrival {
     pub(crate) address: IpAddr,
     /// Whether it was asked for by a name of this machine.
     is_here: bool,
+    /// Whether a page asks for it by itself, and nobody may be looking any more.
+    pub(crate) is_by_itself: bool,
     /// The session that it counts for.
     pub(crate) visit: Option<Visit>,
     cookies: Cookies,
@@ -67,6 +69,11 @@ impl Arrival {
     pub(crate) fn login(&self) -> Option<&str> {
         self.cookies.get(Cookie::Login, self.is_secured)
     }
+
+    /// When somebody looked with this browser.
+    pub(crate) fn looked(&self) -> Option<&str> {
+        self.cookies.get(Cookie::Looked, self.is_secured)
+    }
 }
 
 impl Access {
@@ -80,6 +87,7 @@ impl Access {
             is_secured: peer.is_secured || by_proxy,
             address: told.unwrap_or_else(|| peer.address.ip()).to_canonical(),
             is_here,
+            is_by_itself: is_by_itself(head),
             visit: None,
             cookies,
         }

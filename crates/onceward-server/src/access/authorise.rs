@@ -114,6 +114,7 @@ async fn check_named(view: &View, name: &str, value: &str) -> Result<(), Problem
         "outbox" => view.outbox(value).map(drop),
         "source" => view.source(value).map(drop),
         "prefix" => view.key(value).await.map(drop),
+        "filter" => view.saved_filter(value).await.map(drop),
         // Keys and claims are looked for within the tenant, and routes by what is done to them.
         // A part of the reference is nobody's data.
         "route" | "scope" | "key" | "verb" | "part" => Ok(()),

@@ -9,22 +9,28 @@ pub(crate) enum Cookie {
     Session,
     /// A login by the identity provider that is under way.
     Login,
+    /// When somebody looked at the overview with this browser: it says that alone.
+    Looked,
 }
 
 /// How long a login that is under way has: a person types a password, and finds a second factor.
 const LOGIN_SECONDS: u32 = 600;
 
+/// How long it is known when somebody looked: whoever comes later than that begins anew.
+const LOOKED_SECONDS: u32 = 30 * 24 * 3600;
+
 /// Before the name of one that only a host itself can set, and only over TLS (RFC 6265bis, section 4.1.3.2).
 const HOST: &str = "__Host-";
 
 impl Cookie {
-    const ALL: [Self; 2] = [Self::Session, Self::Login];
+    const ALL: [Self; 3] = [Self::Session, Self::Login, Self::Looked];
 
     /// Its name without what stands before it over TLS.
     fn name(self) -> &'static str {
         match self {
             Self::Session => "onceward",
             Self::Login => "onceward-login",
+            Self::Looked => "onceward-looked",
         }
     }
 
@@ -33,6 +39,7 @@ impl Cookie {
         let age = match self {
             Self::Session => String::new(),
             Self::Login => format!("; Max-Age={LOGIN_SECONDS}"),
+            Self::Looked => format!("; Max-Age={LOOKED_SECONDS}"),
         };
         self.line(value, &age, is_secured)
     }

@@ -95,7 +95,7 @@ pub(super) struct Steer {
     reason: String,
 }
 
-/// Pauses or resumes a route.
+/// Pauses or resumes a route, or has its upstream asked.
 pub(super) async fn steer(
     deed: &str,
     flags: &Steer,
@@ -106,7 +106,12 @@ pub(super) async fn steer(
     let gate = client.post(&path, &json!({"reason": flags.reason})).await?;
     out.document(&gate, || {
         let stands = text(&gate, "/held_by");
-        print(&format!("{}\t{}", flags.route, if stands == "-" { "flows" } else { &stands }))
+        let mut line = vec![&*flags.route, if stands == "-" { "flows" } else { &stands }];
+        let came_to = ["/probed/status", "/probed/error"].map(|of| text(&gate, of));
+        if deed == "probe" {
+            line.extend(came_to.iter().map(String::as_str).filter(|came_to| *came_to != "-"));
+        }
+        print(&line.join("\t"))
     })
 }
 

@@ -12,7 +12,7 @@ use super::act::Risk;
 use super::client::{Client, part};
 use super::list::whole;
 use super::ls::Which;
-use super::output::{Printer, print, say, text};
+use super::output::{Printer, Sure, print, say, text};
 use crate::exit::Exit;
 use crate::operator::bulk::RATE_MAX;
 
@@ -55,6 +55,8 @@ pub(super) struct Common {
     /// Count what it would do, and do nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    sure: Sure,
     /// Operations a second, at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     rate: Option<u32>,
@@ -119,10 +121,19 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, out: Printer) -> Result<(
         "reason": common.reason.as_deref().unwrap_or_default(),
     });
     document[more.0] = more.1;
-    let answer = client.post("/v1/bulk", &document).await?;
     if common.dry_run {
-        return plan(&answer, out);
+        return plan(&client.post("/v1/bulk", &document).await?, out);
     }
+    if common.sure.is_to_ask()? {
+        document["dry_run"] = json!(true);
+        let planned = client.post("/v1/bulk", &document).await?;
+        for line in planned_lines(&planned) {
+            say(&line.replace('\t', " "));
+        }
+        Sure::ask()?;
+        document["dry_run"] = json!(false);
+    }
+    let answer = client.post("/v1/bulk", &document).await?;
     if common.detach {
         return tell(&answer, out);
     }
@@ -145,14 +156,19 @@ fn plan(plan: &Value, out: Printer) -> Result<(), Exit> {
     if out.is_json {
         return print(&plan.to_string());
     }
+    planned_lines(plan).iter().try_for_each(|line| print(line))
+}
+
+fn planned_lines(plan: &Value) -> Vec<String> {
     let at_least = if plan["exact"] == true { "" } else { "at least " };
-    print(&format!("matched\t{at_least}{}", text(plan, "/matched")))?;
+    let mut lines = vec![format!("matched\t{at_least}{}", text(plan, "/matched"))];
     for (name, counts) in [("risk", &plan["by_risk"]), ("route", &plan["by_route"])] {
         for (word, count) in counts.as_object().into_iter().flatten() {
-            print(&format!("{name}\t{}\t{count}", super::output::clean(word)))?;
+            lines.push(format!("{name}\t{}\t{count}", super::output::clean(word)));
         }
     }
-    print(&format!("left out\t{}", text(plan, "/left_out")))
+    lines.push(format!("left out\t{}", text(plan, "/left_out")));
+    lines
 }
 
 /// Looks until it has ended.

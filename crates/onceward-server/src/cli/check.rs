@@ -1,5 +1,13 @@
-//! `check`: the configuration, what it means, and what a careful reader would ask about; or the
-//! whole of a ledger that no gateway has open.
+//! `check`: the configuration, what it means and what a careful reader would ask about; what it finds on this machine;
+//! with a flag, whom it reaches. Or the whole of a ledger that no gateway has open.
+//!
+//! Without a flag nothing leaves this machine, and what is looked at is there at once: so it can stand before every
+//! start. What is amiss on the machine fails it; what only this user may not see does not.
+
+mod finding;
+mod ledger;
+mod machine;
+mod upstreams;
 
 use std::path::Path;
 
@@ -7,8 +15,9 @@ use clap::Args;
 use onceward::store::sqlite::SqliteStore;
 use serde_json::{Value, json};
 
+use self::finding::{Findings, Page};
 use super::Global;
-use super::output::{print, text};
+use super::output::{is_terminal, print, text};
 use crate::config::{Config, Forecast, Guard, Overrides, Places, Setting, claims};
 use crate::exit::Exit;
 use crate::tls::{Tls, TlsFiles};
@@ -59,16 +68,22 @@ pub(super) struct Check {
     /// Take a configuration whose routes fail on purpose ([routes.NAME.chaos])
     #[arg(long)]
     allow_chaos: bool,
-    /// Read the whole ledger instead, while no gateway runs on it, and tell what does not hold
+    /// Look also whom it reaches: upstreams by their names and TLS, PostgreSQL; nothing is sent to them
     #[arg(long)]
+    connect: bool,
+    /// Look at the file alone, such as where it is written and not where it runs
+    #[arg(long, conflicts_with = "connect")]
+    file_only: bool,
+    /// Read the whole ledger instead, while no gateway runs on it, and tell what does not hold
+    #[arg(long, conflicts_with_all = ["connect", "file_only"])]
     ledger: bool,
     /// Ask the running gateway instead whether it takes calls (GET /readyz); exit code 1 if not
-    #[arg(long = "ready", conflicts_with_all = ["ledger", "allow_chaos"])]
+    #[arg(long = "ready", conflicts_with_all = ["ledger", "allow_chaos", "connect", "file_only"])]
     pub(super) is_ready: bool,
 }
 
-pub(super) fn check(flags: &Check, global: &Global) -> Result<(), Exit> {
-    if flags.ledger { check_ledger(global) } else { check_config(flags, global) }
+pub(super) async fn check(flags: &Check, global: &Global) -> Result<(), Exit> {
+    if flags.ledger { check_ledger(global) } else { check_all(flags, global).await }
 }
 
 fn check_ledger(global: &Global) -> Result<(), Exit> {
@@ -101,14 +116,63 @@ fn check_ledger(global: &Global) -> Result<(), Exit> {
     )))
 }
 
-fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
+async fn check_all(flags: &Check, global: &Global) -> Result<(), Exit> {
     let overrides = Overrides { allow_chaos: flags.allow_chaos, ..Overrides::default() };
     let config = Config::load(global.config.as_deref(), &overrides)?;
-    let (table, mut warnings) = (config.inferred(), config.warnings());
+    let mut warnings = config.warnings();
     warnings.extend(unreadable(&config));
     if config.file.is_none() && !config.seal_bodies {
         warnings.push(UNSEALED.to_owned());
     }
+    let found = look(flags, global, &config, &warnings).await?;
+    tell(global, &config, &warnings, &found)?;
+    if config.strict && !warnings.is_empty() {
+        return Err(Exit::violation("strict = true, and there are warnings"));
+    }
+    match found.failures() {
+        0 => Ok(()),
+        1 => Err(Exit::violation("one of these fails")),
+        some => Err(Exit::violation(format!("{some} of these fail"))),
+    }
+}
+
+/// Everything that is looked at, in the order in which a start would meet it.
+async fn look(
+    flags: &Check,
+    global: &Global,
+    config: &Config,
+    warnings: &[String],
+) -> Result<Findings, Exit> {
+    let mut found = Findings::default();
+    found.begin("configuration");
+    found.ok(match &config.file {
+        Some(file) => format!("{} is read: {} routes", file.display(), config.routes.len()),
+        None => "there is no file: defaults hold".to_owned(),
+    });
+    for warning in warnings {
+        found.warn(warning, None, Page::Configuration);
+    }
+    if flags.file_only {
+        return Ok(found);
+    }
+    machine::machine(config, &mut found);
+    ledger::ledger(config, flags.connect, &mut found).await;
+    ledger::keys(config, &mut found);
+    machine::listeners(config, global, &mut found).await;
+    if flags.connect {
+        upstreams::upstreams(config, &mut found).await?;
+    }
+    Ok(found)
+}
+
+/// What the configuration means, and what was found.
+fn tell(
+    global: &Global,
+    config: &Config,
+    warnings: &[String],
+    found: &Findings,
+) -> Result<(), Exit> {
+    let table = config.inferred();
     let guards: Vec<_> = config.guards.values().map(|guard| shown(guard)).collect();
     let sources: Vec<_> = config.sources.values().map(|source| source.described()).collect();
     let outboxes: Vec<_> = config.outboxes.values().map(|outbox| outbox.described()).collect();
@@ -117,58 +181,51 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let receivers: Vec<_> = config.alerts.iter().flat_map(|alerts| alerts.described()).collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "tls": config.tls.is_some(), "behind_proxy": config.behind_proxy, "oidc": config.oidc.as_ref().map(|oidc| oidc.described()), "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "alerts": receivers, "disk": forecasts, "seal_bodies": config.seal_bodies, "warnings": warnings}).to_string())?;
-    } else {
-        let file = config.file.as_deref().map_or_else(
-            || "no file: defaults".to_owned(),
-            |file: &Path| file.display().to_string(),
-        );
-        let tls = if config.tls.is_some() { " (TLS)" } else { "" };
-        print(&format!("configuration  {file}\nlisten         {}{tls}", config.listen))?;
-        for guard in config.guards.values() {
-            let places = guard.listen.iter().map(ToString::to_string).chain(guard.hosts.clone());
-            let places = places.collect::<Vec<_>>().join(", ");
-            let tls = if guard.tls.is_some() { " (TLS)" } else { "" };
-            print(&format!("guard          {} at {places}{tls}", guard.route))?;
-        }
-        if let Some(oidc) = &config.oidc {
-            print(&format!("login          {}", oidc.issuer))?;
-        }
-        print(&format!("ledger         {}", config.store))?;
-        let sealed = if config.seal_bodies { "requests and answers" } else { "credentials alone" };
-        print(&format!("sealed         {sealed}\n"))?;
-        let wide = table.iter().map(|row| row.r#match.len()).max().unwrap_or(0).max(24);
+        return print(&serde_json::json!({"file": config.file, "listen": config.listen, "tls": config.tls.is_some(), "behind_proxy": config.behind_proxy, "oidc": config.oidc.as_ref().map(|oidc| oidc.described()), "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "alerts": receivers, "disk": forecasts, "seal_bodies": config.seal_bodies, "warnings": warnings, "checks": found}).to_string());
+    }
+    let file = config
+        .file
+        .as_deref()
+        .map_or_else(|| "no file: defaults".to_owned(), |file: &Path| file.display().to_string());
+    let tls = if config.tls.is_some() { " (TLS)" } else { "" };
+    print(&format!("configuration  {file}\nlisten         {}{tls}", config.listen))?;
+    for guard in config.guards.values() {
+        let places = guard.listen.iter().map(ToString::to_string).chain(guard.hosts.clone());
+        let places = places.collect::<Vec<_>>().join(", ");
+        let tls = if guard.tls.is_some() { " (TLS)" } else { "" };
+        print(&format!("guard          {} at {places}{tls}", guard.route))?;
+    }
+    if let Some(oidc) = &config.oidc {
+        print(&format!("login          {}", oidc.issuer))?;
+    }
+    print(&format!("ledger         {}", config.store))?;
+    let sealed = if config.seal_bodies { "requests and answers" } else { "credentials alone" };
+    print(&format!("sealed         {sealed}\n"))?;
+    let wide = table.iter().map(|row| row.r#match.len()).max().unwrap_or(0).max(24);
+    print(&format!(
+        "{:<16} {:<wide$} {:<16} {:<10} after no answer",
+        "ROUTE", "MATCH", "EFFECTS", "SAID"
+    ))?;
+    for row in &table {
+        let said = if row.said { "yes" } else { "inferred" };
         print(&format!(
-            "{:<16} {:<wide$} {:<16} {:<10} after no answer",
-            "ROUTE", "MATCH", "EFFECTS", "SAID"
+            "{:<16} {:<wide$} {:<16} {said:<10} {}",
+            row.route, row.r#match, row.effects, row.after_no_answer
         ))?;
-        for row in &table {
-            let said = if row.said { "yes" } else { "inferred" };
-            print(&format!(
-                "{:<16} {:<wide$} {:<16} {said:<10} {}",
-                row.route, row.r#match, row.effects, row.after_no_answer
-            ))?;
-        }
-        if !forecasts.is_empty() {
-            print("\nDisk at 1,000 calls a day of 2 KiB, about:")?;
-        }
-        for Forecast { route, bodies, keys, bytes } in &forecasts {
-            let mib = bytes.div_ceil(1 << 20);
-            print(&format!("{route:<16} {mib:>6} MiB  bodies for {bodies}, keys for {keys}"))?;
-        }
-        print_settings(&config.settings)?;
-        print_rows(&sources, &SOURCES)?;
-        print_rows(&outboxes, &OUTBOXES)?;
-        print_rows(&claims, &CLAIMS)?;
-        print_rows(&receivers, &RECEIVERS)?;
-        for warning in &warnings {
-            print(&format!("\nwarning: {warning}"))?;
-        }
     }
-    if config.strict && !warnings.is_empty() {
-        return Err(Exit::violation("strict = true, and there are warnings"));
+    if !forecasts.is_empty() {
+        print("\nDisk at 1,000 calls a day of 2 KiB, about:")?;
     }
-    Ok(())
+    for Forecast { route, bodies, keys, bytes } in &forecasts {
+        let mib = bytes.div_ceil(1 << 20);
+        print(&format!("{route:<16} {mib:>6} MiB  bodies for {bodies}, keys for {keys}"))?;
+    }
+    print_settings(&config.settings)?;
+    print_rows(&sources, &SOURCES)?;
+    print_rows(&outboxes, &OUTBOXES)?;
+    print_rows(&claims, &CLAIMS)?;
+    print_rows(&receivers, &RECEIVERS)?;
+    found.print(is_terminal())
 }
 
 /// What was described, a row each; of a column its name, its width and the member that it shows.

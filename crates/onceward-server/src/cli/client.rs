@@ -89,24 +89,28 @@ enum Met {
 
 /// What it is that a place that is no gateway gave no answer.
 fn elsewhere(url: &Url, met: &Met) -> Refused {
-    let message = match met {
-        Met::Failed(failure) if failure.ending == Ending::Unsent => {
+    let exit = match met {
+        Met::Failed(failure) if failure.ending == Ending::Unsent => unreached(
+            failure,
             format!(
                 "nobody is reached at {url}: {}\nhelp: start what listens there",
                 clean(&failure.error)
-            )
-        }
-        Met::Failed(failure) => {
-            format!(
-                "{url} gave no whole answer: {}\nhelp: what was sent may have been done",
-                clean(&failure.error)
-            )
-        }
+            ),
+        ),
+        Met::Failed(failure) => Exit::failed(format!(
+            "{url} gave no whole answer: {}\nhelp: what was sent may have been done",
+            clean(&failure.error)
+        )),
         Met::TooMuch(status) => {
-            format!("{url} answered {status}, and more than {ANSWER_BYTES_MAX} bytes")
+            Exit::failed(format!("{url} answered {status}, and more than {ANSWER_BYTES_MAX} bytes"))
         }
     };
-    Refused { exit: Exit::failed(message), is_away: false }
+    Refused { exit, is_away: false }
+}
+
+/// Nothing was sent: later it may do, but for what no time mends.
+fn unreached(failure: &Failure, message: String) -> Exit {
+    if failure.permanent { Exit::failed(message) } else { Exit::not_now(message) }
 }
 
 /// What came back, as it came.
@@ -325,16 +329,19 @@ impl Client {
 
     fn away(&self, failure: &Failure) -> Refused {
         let (url, error) = (&self.target.base, clean(&failure.error));
-        let message = if failure.ending == Ending::Unsent {
-            format!(
-                "no gateway is reached at {url}: {error}\nhelp: start it with `onceward serve`, or say where it is with --url or ONCEWARD_URL"
+        let exit = if failure.ending == Ending::Unsent {
+            unreached(
+                failure,
+                format!(
+                    "no gateway is reached at {url}: {error}\nhelp: start it with `onceward serve`, or say where it is with --url or ONCEWARD_URL"
+                ),
             )
         } else {
-            format!(
+            Exit::failed(format!(
                 "the gateway at {url} gave no whole answer: {error}\nhelp: what was asked may have been done; look with `onceward ls` before you ask again, or ask again with the same key"
-            )
+            ))
         };
-        Refused { exit: Exit::failed(message), is_away: true }
+        Refused { exit, is_away: true }
     }
 
     fn stranger(&self, status: u16) -> Exit {
@@ -364,6 +371,7 @@ impl Client {
         match status {
             404 => Exit::not_found(message),
             401 | 403 => Exit::access(message),
+            429 | 503 => Exit::not_now(message),
             _ => Exit::failed(message),
         }
     }
@@ -438,7 +446,7 @@ pub(super) fn part(text: &str) -> String {
     part
 }
 
-fn parse(text: &str) -> Result<Url, Exit> {
+pub(super) fn parse(text: &str) -> Result<Url, Exit> {
     let wrong = |why: &str| {
         Exit::usage(format!("the gateway's URL {why}\nhelp: write --url http://127.0.0.1:7077"))
     };

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use super::client::Client;
-use super::output::{Printer, each, print, say, text};
+use super::output::{Printer, Sure, each, print, say, text};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -26,31 +26,40 @@ pub(super) struct Erase {
     #[arg(long, value_name = "NAME", requires = "key")]
     of: Option<String>,
     /// Only count
-    #[arg(long)]
-    plan: bool,
+    #[arg(long, alias = "plan")]
+    dry_run: bool,
+    #[command(flatten)]
+    sure: Sure,
     /// Give up what waits, and erase it too
     #[arg(long)]
     cancel: bool,
     /// Why: it stays with the marks and in the audit
-    #[arg(long, required_unless_present = "plan")]
+    #[arg(long, required_unless_present = "dry_run")]
     reason: Option<String>,
 }
 
 pub(super) async fn erase(flags: &Erase, client: &Client, out: Printer) -> Result<(), Exit> {
     let named = |place: usize| flags.key.as_ref().and_then(|key| key.get(place));
-    let document = json!({
+    let mut document = json!({
         "subject": flags.subject,
         "principal": flags.principal.as_ref().or(flags.of.as_ref()),
         "route": named(0),
         "key": named(1),
         "saga": flags.saga,
-        "dry_run": flags.plan,
+        "dry_run": flags.dry_run,
         "cancel": flags.cancel,
         "reason": flags.reason.as_deref().unwrap_or_default(),
     });
+    if !flags.dry_run && flags.sure.is_to_ask()? {
+        document["dry_run"] = json!(true);
+        let planned = client.post("/v1/erase", &document).await?;
+        say(&format!("{} would be erased, for good", planned["operations"]));
+        Sure::ask()?;
+        document["dry_run"] = json!(false);
+    }
     let done = client.post("/v1/erase", &document).await?;
     out.document(&done, || {
-        let did = if flags.plan { "would be erased" } else { "erased" };
+        let did = if flags.dry_run { "would be erased" } else { "erased" };
         print(&format!("{}\t{did}", done["operations"]))?;
         if done["open_count"] != 0 {
             say(&format!("{} have not ended and stay as they are:", done["open_count"]));

@@ -8,6 +8,7 @@ use super::client::Client;
 use super::list::{paged, query};
 use super::output::{Printer, each, say, text};
 use crate::exit::Exit;
+use crate::operator::Statuses;
 
 pub(super) const STATES: [&str; 7] =
     ["pending", "delivering", "in_doubt", "done", "dead", "dead_letter", "forgotten"];
@@ -43,9 +44,12 @@ pub(super) struct Which {
     /// With this text in its key, label, path or id
     #[arg(long)]
     text: Option<String>,
-    /// Whose last answer had this status
-    #[arg(long)]
-    status: Option<u16>,
+    /// Whose last answer had this status: one, or all that begin alike, as 5xx
+    #[arg(long, value_parser = status)]
+    status: Option<Statuses>,
+    /// That had so many attempts or more
+    #[arg(long, value_name = "N")]
+    attempts_min: Option<u32>,
     /// Born of this operation
     #[arg(long, value_name = "ID")]
     parent: Option<String>,
@@ -58,6 +62,10 @@ pub(super) struct Which {
     /// That came earlier
     #[arg(long, value_name = "TIME")]
     before: Option<String>,
+}
+
+fn status(text: &str) -> Result<Statuses, String> {
+    text.parse().map_err(|_| format!("it takes {}", Statuses::TAKES))
 }
 
 #[derive(Debug, Args)]
@@ -90,8 +98,9 @@ impl Which {
             ("before", &self.before),
         ];
         let said = |(name, text): (_, &Option<String>)| Some((name, text.as_deref()?.into()));
-        let status = self.status.map(|status| ("status", status.into()));
-        texts.into_iter().filter_map(said).chain(status).collect()
+        let status = self.status.as_ref().map(|status| ("status", status.told()));
+        let attempts = self.attempts_min.map(|least| ("attempts_min", least.into()));
+        texts.into_iter().filter_map(said).chain(status).chain(attempts).collect()
     }
 }
 

@@ -69,6 +69,39 @@ pub(super) fn say(words: &str) {
     let _ = writeln!(std::io::stderr(), "{words}");
 }
 
+/// What does much at once is said twice: by `--yes`, or by whoever is at the terminal.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Sure {
+    /// Do not ask whether to go on; where nobody is at a terminal it has to be said
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Sure {
+    /// Whether somebody still has to be asked; where nobody can be, that is wrong.
+    pub(super) fn is_to_ask(self) -> Result<bool, Exit> {
+        let is_asked = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        if self.yes || is_asked {
+            return Ok(!self.yes);
+        }
+        Err(Exit::usage(
+            "nobody is at a terminal who could be asked whether to go on\nhelp: look with --dry-run what it would do, then say --yes",
+        ))
+    }
+
+    /// Asks.
+    pub(super) fn ask() -> Result<(), Exit> {
+        // Where nobody sees the question, nobody answers it.
+        let _ = write!(std::io::stderr(), "go on? [y/N] ");
+        let mut answer = String::new();
+        let read = std::io::stdin().read_line(&mut answer);
+        match answer.trim() {
+            "y" | "Y" | "yes" if read.is_ok() => Ok(()),
+            _ => Err(Exit::failed("nothing was done")),
+        }
+    }
+}
+
 /// A member's text; numbers and truth values as text, and `-` where there is nothing.
 pub(super) fn text(document: &Value, pointer: &str) -> String {
     match document.pointer(pointer) {

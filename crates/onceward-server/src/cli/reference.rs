@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::{Arg, ArgAction, Command, CommandFactory as _};
 
 use super::Cli;
+use crate::config::NOT_OVERRIDES;
 use crate::generated;
 
 const PAGE: &str = "docs/reference/cli.md";
@@ -15,8 +16,9 @@ const HEAD: &str = "\
 Every verb of `onceward` and every flag, made of the code by `cargo xtask docs`: the same words as `onceward help VERB` and
 `man onceward`. What the verbs of people do is told in [what a person does](../people.md).
 
-Verbs that ask a gateway speak to `--url`, `ONCEWARD_URL`, or the configuration's `listen`, with `--access-key` or the
-operator's key that `serve` leaves in the data folder. Data goes to stdout and talk to stderr; lists are tables at a terminal
+Verbs that ask a gateway speak to `--url` or `--context`, else to `ONCEWARD_URL` or `ONCEWARD_CONTEXT`, else to the context of
+`onceward context use`, else to the configuration's `listen`; with `--access-key`, the context's, or the operator's key that
+`serve` leaves in the data folder. A context's key goes to its own gateway alone. Data goes to stdout and talk to stderr; lists are tables at a terminal
 and lines of tab-separated columns elsewhere.
 ";
 
@@ -32,6 +34,7 @@ const CODES: &str = "
 | 4 | access |
 | 5 | a check, `verify` or `chaos` found something |
 | 70 | the ledger broke: start again, it recovers |
+| 75 | not now: nobody is there (`check --ready` says 1), or it is too much for them (429, 503); nothing was done, and the same again may do later |
 | 78 | bad configuration |
 | 130 | interrupted |
 ";
@@ -192,4 +195,18 @@ fn every_verb_and_flag_that_a_page_names_is_there() {
     }
     assert_eq!(wrong, [""; 0]);
     assert!(seen > 150, "{seen} commands are named");
+}
+
+/// The variables of all flags.
+fn variables(command: &Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(Arg::get_env);
+    let own = own.map(|name| name.to_string_lossy().into_owned());
+    own.chain(command.get_subcommands().flat_map(variables)).collect()
+}
+
+#[test]
+fn no_variable_of_a_flag_lies_over_the_configuration() {
+    for name in variables(&Cli::command()) {
+        assert!(NOT_OVERRIDES.contains(&name.as_str()), "{name} belongs into NOT_OVERRIDES");
+    }
 }

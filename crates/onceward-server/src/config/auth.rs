@@ -93,6 +93,9 @@ fn oauth2(table: &Table<'_>, timeout: Duration) -> Result<Arc<OAuth2>, ConfigErr
 
 /// A secret: a text, or `{ file = "…" }`. It is not repeated in what is wrong with it.
 pub(super) fn secret(table: &Table<'_>, key: &'static str) -> Result<Option<String>, ConfigError> {
+    table.hide(key);
+    #[cfg(test)]
+    table.note(key, std::any::type_name::<String>());
     let read = if table.is_text(key) {
         table.read::<String>(key)?
     } else {

@@ -29,6 +29,7 @@ pub(super) fn secret(file: &Table<'_>) -> Result<Option<WebhookSecret>, ConfigEr
         )
     };
     let read = |table: &Table<'_>| {
+        table.hide("secret");
         let text = table.read::<String>("secret")?;
         text.map(|text| secret(&text).map_err(|why| table.wrong(why))).transpose()
     };

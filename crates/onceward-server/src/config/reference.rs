@@ -6,8 +6,25 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+mod example;
+mod schema;
+mod told;
+
+use self::told::Told;
 use super::tests::load;
+use super::{EXAMPLE, SCHEMA};
 use crate::generated;
+
+/// Where what the binary has of this lies.
+const SCHEMA_FILE: &str = "crates/onceward-server/src/config/schema.json";
+const EXAMPLE_FILE: &str = "crates/onceward-server/src/config/example.toml";
+
+/// Tables whose names are the user's own.
+const SECTIONS: [&str; 7] =
+    ["alerts.to", "routes", "sources", "outbox", "claims", "tenants", "profiles"];
+
+/// By section and key: what is read there.
+type Asked = BTreeMap<(String, String), BTreeSet<String>>;
 
 const PAGE: &str = "docs/reference/configuration-keys.md";
 
@@ -50,13 +67,12 @@ const MAY_SAY_IT: [&str; 4] = ["routes.NAME", "sources.NAME", "outbox.NAME", "al
 
 thread_local! {
     /// By section and key: what is read there.
-    static ASKED: RefCell<BTreeMap<(String, String), BTreeSet<String>>> = RefCell::default();
+    static ASKED: RefCell<Asked> = RefCell::default();
 }
 
 /// A key that was asked for.
 pub(super) fn note(section: &str, key: &str, kind: &str) {
-    let names = ["alerts.to", "routes", "sources", "outbox", "claims", "tenants", "profiles"];
-    let of = names
+    let of = SECTIONS
         .into_iter()
         .find(|name| section.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')));
     let section = match of {
@@ -167,6 +183,73 @@ fn the_page_of_the_keys_has_all_that_are_asked_for() {
     }
     assert!(asked.len() > 200, "{} keys were asked for", asked.len());
     generated::hold(PAGE, &page);
+    let told = Told::of_pages(TOLD.iter().zip(&pages));
+    let made = schema::schema(&asked, &told);
+    generated::hold(SCHEMA_FILE, &format!("{made:#}\n"));
+    generated::hold(EXAMPLE_FILE, &example::example(&asked, &told, &made));
+}
+
+#[test]
+fn every_key_that_is_asked_for_is_in_the_schema_and_in_the_example() {
+    for file in FILES.split("---\n") {
+        let _ = load(file);
+    }
+    let leaves: BTreeSet<String> = ASKED
+        .take()
+        .into_keys()
+        .map(|(_, key)| key.rsplit('.').next().unwrap_or_default().to_owned())
+        .collect();
+    for leaf in leaves {
+        assert!(SCHEMA.contains(&format!("\"{leaf}\": {{")), "the schema has no {leaf}");
+        let of_example = [format!("{leaf} = "), format!("{leaf}."), format!("{leaf}]")];
+        assert!(of_example.iter().any(|it| EXAMPLE.contains(it)), "the example has no {leaf}");
+    }
+}
+
+#[test]
+fn the_example_is_read_as_it_is_and_each_of_its_keys_is_as_the_schema_says() {
+    load(EXAMPLE).unwrap();
+    let root: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+    let (mut section, mut seen) = (String::new(), 0);
+    for line in EXAMPLE.lines().filter_map(|line| line.strip_prefix("# ")) {
+        if line.starts_with('[') && line.ends_with(']') {
+            line.clone_into(&mut section);
+        } else if toml::from_str::<toml::Table>(line).is_ok() {
+            let file: toml::Table = toml::from_str(&format!("{section}\n{line}\n")).unwrap();
+            let why = schema::wrong(&file.into(), &root, &root);
+            assert_eq!(why, None, "{section} {line}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 200, "{seen} keys are in the example");
+}
+
+#[test]
+fn what_the_reader_takes_the_schema_takes() {
+    let root: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+    let mut texts: Vec<(String, String)> = Vec::new();
+    texts.extend(FILES.split("---\n").map(|file| ("reference.txt".to_owned(), file.to_owned())));
+    for page in generated::papers() {
+        let text = generated::text(&page);
+        let blocks = text.split("\n```toml").skip(1).filter_map(|block| block.split_once('\n'));
+        let blocks = blocks.map(|(_, block)| block.split("```").next().unwrap_or_default());
+        let secret = |_: &str| Some("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned());
+        let shown = |block| super::interpolate(block, &page, None, secret).unwrap();
+        texts.extend(blocks.map(|block| (page.clone(), whole(&shown(block)))));
+    }
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for (page, text) in texts {
+        // What only shows a piece is none that the reader takes.
+        if load(&text).is_err() {
+            continue;
+        }
+        seen += 1;
+        let file: toml::Table = toml::from_str(&text).unwrap();
+        let why = schema::wrong(&file.into(), &root, &root);
+        wrong.extend(why.map(|why| format!("{page}: {why}\n{text}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 20, "{seen} were read");
 }
 
 /// What a page shows of a file, with what it leaves out: that its keys are a route's, and where the route leads.

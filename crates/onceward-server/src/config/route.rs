@@ -88,6 +88,7 @@ impl Around<'_> {
                 total,
             },
         };
+        table.hide("set_headers.*");
         let headers = table.pairs("set_headers", header_name, header_value)?.unwrap_or_default();
         // A name in two writings is one header.
         let mut headers: BTreeMap<String, String> = headers.into_iter().collect();

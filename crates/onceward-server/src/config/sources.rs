@@ -244,6 +244,7 @@ fn id(table: &Table<'_>) -> Result<Option<Vec<Vec<Place>>>, ConfigError> {
 fn handshake(table: &Table<'_>) -> Result<Handshake, ConfigError> {
     let echo = table.read::<String>("echo")?;
     let token = table.within("token", |table| {
+        table.hide("value");
         let (query, value) = (table.read("query")?, table.read::<String>("value")?);
         Ok((table.need("query", query)?, table.need("value", value)?))
     })?;

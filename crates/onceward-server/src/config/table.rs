@@ -142,7 +142,7 @@ impl<'a> Table<'a> {
 
     /// For the page of the keys, which a test holds: what was asked for, and what is read there.
     #[cfg(test)]
-    fn note(&self, key: &str, kind: &str) {
+    pub(super) fn note(&self, key: &str, kind: &str) {
         super::reference::note(&self.section, &self.whole_name(key), kind);
     }
 
@@ -150,6 +150,14 @@ impl<'a> Table<'a> {
         let found = self.look(key)?;
         self.said.borrow_mut().push(key.to_owned());
         Some(found)
+    }
+
+    /// What this key says is a secret, or with a star all that this table says. It may be shown nowhere.
+    pub(super) fn hide(&self, key: &str) {
+        let named = self.whole_name(key);
+        let section = &self.section;
+        let dot = if section.is_empty() { "" } else { "." };
+        self.text.hide(format!("{section}{dot}{named}"));
     }
 
     /// A value as it stands.
@@ -237,6 +245,8 @@ impl<'a> Table<'a> {
         mend: &str,
         read: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<Vec<T>>, ConfigError> {
+        #[cfg(test)]
+        self.note(key, std::any::type_name::<String>());
         let texts = match self.value(key) {
             Some(DeValue::String(_)) => self.read(key)?.map(|text| vec![text]),
             Some(DeValue::Array(texts))

@@ -2,6 +2,8 @@
 //! may hold secrets, so nothing that is said of it repeats a line.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -10,15 +12,21 @@ use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
 
-/// Variables that are ours and no part of the file.
-const NOT_OVERRIDES: [&str; 7] = [
-    "ONCEWARD_CONFIG",
-    "ONCEWARD_URL",
+/// Variables that are ours and no part of the file: master keys, and what flags of the command line may come from.
+pub(crate) const NOT_OVERRIDES: [&str; 13] = [
     "ONCEWARD_ACCESS_KEY",
+    "ONCEWARD_CA_FILE",
+    "ONCEWARD_CERT_FILE",
+    "ONCEWARD_CONFIG",
+    "ONCEWARD_CONTEXT",
+    "ONCEWARD_KEY_FILE",
     "ONCEWARD_LOG",
     "ONCEWARD_MASTER_KEY",
     "ONCEWARD_MASTER_KEY_FILE",
+    "ONCEWARD_TENANT",
     "ONCEWARD_TO",
+    "ONCEWARD_URL",
+    "ONCEWARD_WEBHOOK_SECRET",
 ];
 
 /// A text that is read as configuration.
@@ -27,6 +35,8 @@ pub(super) struct Text {
     pub(super) name: String,
     written: String,
     overrides: Vec<Override>,
+    /// What is a secret of it, as whoever reads it says: by their paths, those of a whole table with a star.
+    hidden: RefCell<BTreeSet<String>>,
 }
 
 /// A variable that lies over the file.
@@ -49,7 +59,29 @@ impl Text {
             Override { variable, value, line }
         };
         let overrides = overrides.map(read).collect();
-        Self { name: name.to_owned(), written: text.into(), overrides }
+        let hidden = RefCell::default();
+        Self { name: name.to_owned(), written: text.into(), overrides, hidden }
+    }
+
+    /// What stands at `path` is shown nowhere.
+    pub(super) fn hide(&self, path: String) {
+        self.hidden.borrow_mut().insert(path);
+    }
+
+    pub(super) fn is_hidden(&self, path: &str) -> bool {
+        let hidden = self.hidden.borrow();
+        let whole = path.rsplit_once('.').map_or("", |(table, _)| table);
+        hidden.contains(path) || hidden.contains(&format!("{whole}.*"))
+    }
+
+    /// Who says what stands at `place`: the file with its line, or a variable; and its lines in the file, from 0.
+    pub(super) fn source(&self, place: &Range<usize>) -> (String, Range<usize>) {
+        let line = |at: usize| Some(self.written.get(..at)?.matches('\n').count());
+        if let (Some(first), Some(last)) = (line(place.start), line(place.end)) {
+            return (format!("{}:{}", self.name, first + 1), first..last + 1);
+        }
+        let over = self.overrides.get(usize::MAX - place.start);
+        (over.map_or_else(|| self.name.clone(), |over| over.variable.clone()), 0..0)
     }
 
     /// Its tables, where it is TOML.

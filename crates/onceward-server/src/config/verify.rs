@@ -34,6 +34,8 @@ const SECRETS: &Words<Option<Encoding>> =
 /// What verifies webhooks.
 pub(super) fn verifier(table: &Table<'_>) -> Result<Verifier, ConfigError> {
     let named = table.text("scheme", scheme)?;
+    table.hide("secret");
+    table.hide("secrets");
     let secret: Option<String> = table.read("secret")?;
     let secrets: Option<Vec<String>> = table.read("secrets")?;
     let tolerance = table.span_or("tolerance", TOLERANCE)?;

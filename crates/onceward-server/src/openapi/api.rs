@@ -15,6 +15,7 @@ const FILTER: &[&str] = &[
     "subject",
     "text",
     "status",
+    "attemptsMin",
     "noStatus",
     "deadFor",
     "error",
@@ -458,6 +459,12 @@ pub(crate) const RESUME: &[Described] =
         .gives(&[(200, Json("Gate"))])
         .refuses(&["route-unknown", "operation-conflict"])];
 
+pub(crate) const PROBE: &[Described] =
+    &[about("Routes", "probeRoute", "Ask the upstream of an open breaker now, by probes")
+        .reads("Because")
+        .gives(&[(200, Json("Gate"))])
+        .refuses(&["route-unknown", "quarantine", "draining"])];
+
 pub(crate) const LOOK_UP_ON_ROUTE: &[Described] =
     &[about("Routes", "lookUpOnRoute", "Ask the upstream about all that is in doubt on a route")
         .gives(&[(200, Json("Tally"))])
@@ -474,14 +481,36 @@ pub(crate) const RESOLVE_BY_LIST: &[Described] =
         .gives(&[(200, Json("Sifted"))])
         .refuses(&["route-unknown", "operation-conflict"])];
 
+pub(crate) const LIST_FILTERS: &[Described] =
+    &[about("Filters", "listFilters", "List the saved filters, by name")
+        .gives(&[(200, Json("SavedFilterList"))])];
+
+pub(crate) const SAVE_FILTER: &[Described] = &[about(
+    "Operations",
+    "saveFilter",
+    "Save a filter under a name, in the place of another of it",
+)
+.reads("SavedFilterWanted")
+.gives(&[(200, Json("SavedFilter"))])
+.refuses(&["limit"])];
+
+pub(crate) const DELETE_FILTER: &[Described] =
+    &[about("Filters", "deleteFilter", "Delete a saved filter")
+        .may_read("Perhaps")
+        .gives(&[(200, Json("SavedFilterDeleted"))])
+        .refuses(&["not-found"])];
+
 pub(crate) const LIST_BULKS: &[Described] =
     &[about("Bulk", "listBulks", "List bulks").gives(&[(200, Json("BulkList"))])];
 
-pub(crate) const BEGIN_BULK: &[Described] =
-    &[about("Bulk", "beginBulk", "Act on all operations that match; with dry_run, only plan it")
-        .reads("BulkOrder")
-        .gives(&[(200, Json("BulkPlan")), (202, Json("Bulk"))])
-        .refuses(&["quarantine", "operation-conflict", "limit", "approval-wanted"])];
+pub(crate) const BEGIN_BULK: &[Described] = &[about(
+    "Bulk",
+    "beginBulk",
+    "Act on all operations that match, or that are named; with dry_run, only plan it",
+)
+.reads("BulkOrder")
+.gives(&[(200, Json("BulkPlan")), (202, Json("Bulk"))])
+.refuses(&["quarantine", "operation-conflict", "limit", "approval-wanted"])];
 
 pub(crate) const GET_BULK: &[Described] = &[about("Bulk", "getBulk", "Show how far a bulk is")
     .gives(&[(200, Json("Bulk"))])
@@ -653,6 +682,14 @@ pub(crate) const LIST_DUPLICATES: &[Described] = &[about(
 )
 .takes(&["seen", "limit"])
 .gives(&[(200, Json("DuplicatePage"))])];
+
+pub(crate) const LIST_SUSPECTS: &[Described] = &[about(
+    "Ledger",
+    "listSuspects",
+    "List the last suspected doubles, the newest first: the same request under another key, soon after",
+)
+.takes(&["seen", "limit"])
+.gives(&[(200, Json("SuspectPage"))])];
 
 pub(crate) const LIST_AUDIT: &[Described] =
     &[about("Ledger", "listAudit", "List what people did, with who and why, the newest first")

@@ -6,16 +6,17 @@ use axum::extract::{Extension, Path};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
+use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Death, State};
 use onceward::core::risk::Risk;
 use onceward::store::Query;
 use onceward::{Bulk, BulkDeed, BulkOrder, BulkOutcomes, BulkPlan, Person};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::filter::{Filter, standing_name};
-use super::handler::{Act, Answer, Because, Said, all, invalid, person};
+use super::filter::{Filter, Statuses, standing_name};
+use super::handler::{Act, Answer, Because, Said, all, id_of, invalid, person};
 use super::keys::then_of;
 use super::operations::risks;
 use crate::access::Caller;
@@ -42,7 +43,10 @@ pub(super) fn router() -> Router<Arc<Node>> {
 pub(crate) struct Wanted {
     /// `redeliver`, `retry`, `cancel`, `resolve` or `forget`.
     pub(crate) action: String,
-    pub(crate) filter: Filter,
+    #[serde(default, deserialize_with = "said")]
+    pub(crate) filter: Option<Filter>,
+    /// Of those that match only these; without a filter, these.
+    pub(crate) ids: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) reason: String,
     #[serde(default)]
@@ -56,6 +60,11 @@ pub(crate) struct Wanted {
     pub(crate) r#as: Option<String>,
     /// Of `forget`: `refuse` or `new`.
     pub(crate) then: Option<String>,
+}
+
+/// What is there: to say nothing is to leave it out.
+fn said<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Filter>, D::Error> {
+    Filter::deserialize(from).map(Some)
 }
 
 /// One word or several.
@@ -89,12 +98,14 @@ impl Words {
 impl Wanted {
     /// The order, where it can be carried out.
     pub(crate) fn order(&self, node: &View, caller: &Caller) -> Result<BulkOrder, Problem> {
-        if self.filter.cursor.is_some() || self.filter.limit.is_some() {
+        let filter = self.filter.clone().unwrap_or_default();
+        if filter.cursor.is_some() || filter.limit.is_some() {
             return Err(invalid(
                 "filter: a bulk goes through all that match; leave cursor and limit out",
             ));
         }
-        if !self.filter.is_set() {
+        let selected = self.selected()?;
+        if !filter.is_set() && (self.filter.is_some() || selected.is_empty()) {
             return Err(invalid(
                 "filter: say which operations; an empty one would mean everything",
             ));
@@ -110,8 +121,21 @@ impl Wanted {
             person(caller, &self.reason)?
         };
         let (deed, filter, taken) =
-            (self.deed()?, node.lay(self.filter.query()?)?, self.accept_risk.risks()?);
-        Ok(BulkOrder { deed, filter, taken, rate, person })
+            (self.deed()?, node.lay(filter.query()?)?, self.accept_risk.risks()?);
+        Ok(BulkOrder { deed, filter, selected, taken, rate, person })
+    }
+
+    /// The operations that are named.
+    fn selected(&self) -> Result<Vec<OperationId>, Problem> {
+        let Some(ids) = &self.ids else { return Ok(Vec::new()) };
+        // A list that came out empty means none, and never all that match.
+        if ids.is_empty() || ids.len() > BulkOrder::SELECTED_MAX {
+            return Err(invalid(format!(
+                "ids: name between 1 and {} operations",
+                BulkOrder::SELECTED_MAX
+            )));
+        }
+        ids.iter().map(|id| id_of(id)).collect()
     }
 
     fn deed(&self) -> Result<BulkDeed, Problem> {
@@ -152,6 +176,7 @@ pub(crate) fn shown(bulk: &Bulk) -> Value {
         "action": order.deed.name(),
         "state": bulk.standing.name(),
         "filter": which(&order.filter),
+        "selected": Some(order.selected.len()).filter(|selected| *selected > 0),
         "who": order.person.who,
         "reason": order.person.reason,
         "rate": order.rate,
@@ -181,6 +206,7 @@ fn which(query: &Query) -> Value {
         subject,
         text,
         status,
+        attempts_min,
         no_status,
         reason,
         error,
@@ -193,6 +219,7 @@ fn which(query: &Query) -> Value {
         before: _,
         limit: _,
     } = query;
+    let statuses = status.as_ref().map(Statuses::of);
     json!({
         "tenant": tenant,
         "standing": standing.iter().map(|it| standing_name(*it)).collect::<Vec<_>>(),
@@ -204,7 +231,9 @@ fn which(query: &Query) -> Value {
         "label": label,
         "subject": subject,
         "text": text,
-        "status": status,
+        "status": statuses.as_ref().and_then(Statuses::the_one),
+        "statuses": statuses.filter(|it| it.the_one().is_none()).map(|it| it.to_string()),
+        "attempts_min": attempts_min,
         "no_status": no_status,
         "reason": reason.map(Death::name),
         "error": error,

@@ -13,7 +13,7 @@ use onceward::store::{Query, Standing};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::filter::Filter;
+use super::filter::{Filter, Statuses};
 use super::handler::{Answer, Asked};
 use crate::access::Caller;
 use crate::node::Node;
@@ -69,7 +69,7 @@ impl Group {
             state: Some("dead_letter".to_owned()),
             route: Some(self.route.clone()),
             reason: Some(self.reason.name().to_owned()),
-            status: self.status,
+            status: self.status.map(Statuses::one),
             no_status: self.status.is_none().then_some(true),
             error_is: self.error.clone(),
             no_error: self.error.is_none().then_some(true),

@@ -1,10 +1,17 @@
 //! Which operations a list is asked for, in words, and the store's query that they mean.
 
+use std::fmt::{self, Display, Formatter};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use http::Uri;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::Death;
 use onceward::core::time::Timestamp;
 use onceward::store::{Page, Query, Standing};
-use serde::Deserialize;
+use serde::de::{Deserializer, Unexpected, Visitor};
+use serde::{Deserialize, de};
+use serde_json::{Value, json};
 use url::form_urlencoded::Serializer;
 
 use super::handler::{given, id_of, instant, invalid, limit_of};
@@ -28,7 +35,9 @@ pub(crate) struct Filter {
     pub(crate) subject: Option<String>,
     pub(crate) text: Option<String>,
     /// Of the last answer.
-    pub(crate) status: Option<u16>,
+    pub(crate) status: Option<Statuses>,
+    /// With so many attempts or more.
+    pub(crate) attempts_min: Option<u32>,
     /// With no last status at all.
     pub(crate) no_status: Option<bool>,
     /// Why it is dead: `refused`, `exhausted`, `unsent`, `cancelled`, `owner_gone` or `superseded`.
@@ -51,6 +60,15 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// The filter that these words of an address are.
+    pub(crate) fn read(words: &[(String, String)]) -> Result<Self, Problem> {
+        let said = Serializer::new(String::new()).extend_pairs(words).finish();
+        let address = Uri::builder().path_and_query(format!("/?{said}")).build();
+        let address = address.map_err(|error| invalid(error.to_string()))?;
+        let read = axum::extract::Query::<Self>::try_from_uri(&address);
+        read.map(|read| read.0).map_err(|error| invalid(error.body_text()))
+    }
+
     /// Its words, without the place and the number.
     pub(crate) fn words(&self) -> Vec<(&'static str, String)> {
         // Taken apart, so that none can be forgotten: what a page shows, links and orders is this.
@@ -66,6 +84,7 @@ impl Filter {
             subject,
             text,
             status,
+            attempts_min,
             no_status,
             reason,
             error,
@@ -78,7 +97,8 @@ impl Filter {
             cursor: _,
             limit: _,
         } = self;
-        let status = status.map(|status| status.to_string());
+        let status = status.as_ref().map(Statuses::to_string);
+        let attempts_min = attempts_min.map(|least| least.to_string());
         let yes = |said: &Option<bool>| (*said == Some(true)).then(|| "true".to_owned());
         let (no_status, no_error) = (yes(no_status), yes(no_error));
         let words = [
@@ -93,6 +113,7 @@ impl Filter {
             ("subject", subject),
             ("text", text),
             ("status", &status),
+            ("attempts_min", &attempts_min),
             ("no_status", &no_status),
             ("reason", reason),
             ("error", error),
@@ -134,7 +155,8 @@ impl Filter {
             label: text(&self.label),
             subject: text(&self.subject),
             text: text(&self.text),
-            status: self.status,
+            status: self.status.as_ref().map(|Statuses(range)| range.clone()),
+            attempts_min: self.attempts_min,
             no_status: self.no_status == Some(true),
             reason: given(self.reason.as_ref()).map(reason_of).transpose()?,
             error: text(&self.error),
@@ -147,6 +169,88 @@ impl Filter {
             before: id(&self.cursor)?,
             limit: limit_of(self.limit)?,
         })
+    }
+}
+
+/// The statuses that are meant: one, as `503`, or all that begin so, as `5xx`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Statuses(RangeInclusive<u16>);
+
+impl Statuses {
+    /// What they are written like.
+    pub(crate) const TAKES: &'static str = "a status, as 503, or all that begin alike, as 5xx";
+
+    pub(crate) fn one(status: u16) -> Self {
+        Self(status..=status)
+    }
+
+    pub(super) fn of(range: &RangeInclusive<u16>) -> Self {
+        Self(range.clone())
+    }
+
+    fn is_one(&self) -> bool {
+        self.0.start() == self.0.end()
+    }
+
+    /// The one that it is, where it is one.
+    pub(super) fn the_one(&self) -> Option<u16> {
+        self.is_one().then(|| *self.0.start())
+    }
+
+    /// As documents have them: a number, or a word.
+    pub(crate) fn told(&self) -> Value {
+        self.the_one().map_or_else(|| json!(self.to_string()), |status| json!(status))
+    }
+}
+
+impl Display for Statuses {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let first = self.0.start();
+        if self.is_one() { write!(f, "{first}") } else { write!(f, "{}xx", first / 100) }
+    }
+}
+
+/// What is no status and no hundred of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoStatus;
+
+impl FromStr for Statuses {
+    type Err = NoStatus;
+
+    fn from_str(text: &str) -> Result<Self, NoStatus> {
+        match text.as_bytes() {
+            [first @ b'1'..=b'9', b'x' | b'X', b'x' | b'X'] => {
+                let from = u16::from(first - b'0') * 100;
+                Ok(Self(from..=from + 99))
+            }
+            _ => text.parse().map(Self::one).map_err(|_| NoStatus),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Statuses {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // A document has a number or a word, an address a word for both.
+        from.deserialize_any(StatusWord)
+    }
+}
+
+struct StatusWord;
+
+impl Visitor<'_> for StatusWord {
+    type Value = Statuses;
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(Statuses::TAKES)
+    }
+
+    fn visit_u64<E: de::Error>(self, status: u64) -> Result<Statuses, E> {
+        let known = u16::try_from(status).map(Statuses::one);
+        known.map_err(|_| E::invalid_value(Unexpected::Unsigned(status), &self))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Statuses, E> {
+        text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
     }
 }
 
@@ -229,10 +333,28 @@ mod tests {
     #[test]
     fn every_word_of_a_filter_is_written_as_it_was_read() {
         let words = "tenant=acme&state=dead&route=crm&kind=call&scope=crm&principal=ada&key=k%261&label=l\
-                     &subject=contact-1&text=a+b&status=404&no_status=true&reason=refused&error=no+answer\
+                     &subject=contact-1&text=a+b&status=404&attempts_min=2&no_status=true&reason=refused&error=no+answer\
                      &error_is=no+answer+came&no_error=true&parent=op_1&id=order%3A1&after=1&before=2";
         let uri = format!("/operations?{words}&cursor=op_2&limit=3").parse().expect("an address");
         let read = axum::extract::Query::<Filter>::try_from_uri(&uri).expect("a filter");
         assert_eq!(read.0.written(), words);
+    }
+
+    #[test]
+    fn a_status_is_one_or_all_that_begin_alike() {
+        let read = |text: &str| text.parse().ok().map(|Statuses(range)| range);
+        assert_eq!(read("503"), Some(503..=503));
+        assert_eq!((read("5xx"), read("4XX")), (Some(500..=599), Some(400..=499)));
+        for wrong in ["", "5x", "xx5", "0xx", "70000", "-50", "5xx ", "5xxx", "five"] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+        for (given, told) in
+            [(json!(503), json!(503)), (json!("503"), json!(503)), (json!("5XX"), json!("5xx"))]
+        {
+            let read: Statuses = serde_json::from_value(given).expect("statuses");
+            assert_eq!(read.told(), told);
+        }
+        let wrong = serde_json::from_value::<Statuses>(json!("teapot")).expect_err("no status");
+        assert!(wrong.to_string().contains(Statuses::TAKES), "{wrong}");
     }
 }

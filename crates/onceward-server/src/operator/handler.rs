@@ -117,9 +117,21 @@ impl<S: Send + Sync, T: DeserializeOwned + Reasoned> FromRequest<S> for Sent<T> 
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let caller = caller_of(&request)?;
-        let read = Form::from_request(request, state).await;
-        let Form(said): Form<T> = read.map_err(|rejection| invalid(rejection.body_text()))?;
+        let Filled(said) = Filled::<T>::from_request(request, state).await?;
         Ok(Self(person(&caller, said.reason())?, said))
+    }
+}
+
+/// A form of a page of ours that needs no reason.
+#[derive(Debug)]
+pub(crate) struct Filled<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Filled<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let read = Form::from_request(request, state).await;
+        read.map(|Form(said)| Self(said)).map_err(|rejection| invalid(rejection.body_text()))
     }
 }
 

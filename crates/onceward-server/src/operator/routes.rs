@@ -1,4 +1,5 @@
-//! Routes over the API: what is configured, what stands before each upstream, and a pause of one.
+//! Routes over the API: what is configured, what stands before each upstream, a pause of one, and a look at
+//! one whose breaker is open.
 
 use std::sync::Arc;
 
@@ -20,6 +21,10 @@ use crate::node::Node;
 use crate::shape;
 use crate::view::View;
 
+/// What is said in a quarantine.
+pub(crate) const NOT_ASKED: &str =
+    "The ledger was restored and is in quarantine: no upstream is asked.";
+
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
     Router::new()
@@ -28,6 +33,7 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/routes/{route}/contract", get(contract::show_contract))
         .route("/v1/routes/{route}/pause", post(pause))
         .route("/v1/routes/{route}/resume", post(resume))
+        .route("/v1/routes/{route}/probe", post(probe))
 }
 
 async fn list(node: View, Extension(caller): Extension<Caller>) -> Json<Value> {
@@ -78,6 +84,9 @@ fn gate(node: &Node, route: &str) -> Value {
             "until": standing.until.map(shape::time),
             "under_way": standing.busy,
             "waiting": standing.waiting,
+            "probed": standing.probed.map(|probed| json!({
+                "at": shape::time(probed.at), "status": probed.status, "error": probed.error,
+            })),
             "paused": paused,
         })
     })
@@ -90,5 +99,12 @@ async fn pause(node: View, Path(route): Path<String>, Act(person, _): Act<Becaus
 
 async fn resume(node: View, Path(route): Path<String>, Act(person, _): Act<Because>) -> Answer {
     node.engine.resume(&route, &person).await?;
+    Ok(Json(gate(&node, &route)))
+}
+
+/// Asks the upstream now; how the gate stands then says what came of it.
+async fn probe(node: View, Path(route): Path<String>, Act(person, _): Act<Because>) -> Answer {
+    node.check_released(NOT_ASKED)?;
+    node.engine.probe_now(&route, &person).await?;
     Ok(Json(gate(&node, &route)))
 }

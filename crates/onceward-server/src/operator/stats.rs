@@ -1,14 +1,14 @@
-//! Counts over the API: what stands where now, what calls came to over time, and the last duplicates.
+//! Counts over the API: what stands where now, what calls came to over time, the last duplicates and the last
+//! suspected doubles.
 
 use std::sync::Arc;
 
 use axum::routing::get;
 use axum::{Json, Router};
 use onceward::core::attempt::Ending;
-use onceward::core::id::OperationId;
 use onceward::core::time::Timestamp;
 use onceward::observe::Repeat;
-use onceward::tally::{Counts, DuplicateSeen, Histogram, Span, Stats};
+use onceward::tally::{Counts, DuplicateSeen, Histogram, Place, Span, Stats, SuspectSeen};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -21,7 +21,10 @@ use crate::view::View;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
-    Router::new().route("/v1/stats", get(stats)).route("/v1/duplicates", get(duplicates))
+    Router::new()
+        .route("/v1/stats", get(stats))
+        .route("/v1/duplicates", get(duplicates))
+        .route("/v1/suspects", get(suspects))
 }
 
 #[derive(Debug, Deserialize)]
@@ -134,19 +137,16 @@ struct Page {
     limit: Option<usize>,
 }
 
-/// A place in the list of duplicates.
-pub(crate) type Place = (Timestamp, OperationId);
-
-/// A place in the list as a cursor has it: microseconds and the operation.
+/// A place in these lists as a cursor has it: microseconds and the operation.
 pub(crate) fn place_of(text: &str) -> Result<Place, Problem> {
     let (micros, id) = text.split_once('-').ok_or_else(|| invalid("cursor: not one of ours"))?;
     let micros = micros.parse().map_err(|_| invalid("cursor: not one of ours"))?;
     Ok((Timestamp::from_micros(micros), id_of(id)?))
 }
 
-/// The cursor that goes on behind `seen`.
-pub(crate) fn cursor_at(seen: &DuplicateSeen) -> String {
-    format!("{}-{}", seen.at.as_micros(), seen.operation)
+/// The cursor that goes on behind a place.
+pub(crate) fn cursor_at((at, operation): Place) -> String {
+    format!("{}-{operation}", at.as_micros())
 }
 
 async fn duplicates(node: View, Asked(page): Asked<Page>) -> Answer {
@@ -154,7 +154,7 @@ async fn duplicates(node: View, Asked(page): Asked<Page>) -> Answer {
     let limit = limit_of(page.limit)?;
     let seen = node.duplicates_seen(before, limit).await?;
     let last = seen.last().filter(|_| seen.len() == limit);
-    let next = last.map(cursor_at);
+    let next = last.map(|seen| cursor_at(seen.place()));
     Ok(Json(json!({"data": seen.iter().map(shown).collect::<Vec<_>>(), "next": next})))
 }
 
@@ -164,6 +164,28 @@ fn shown(seen: &DuplicateSeen) -> Value {
         "operation": seen.operation.to_string(),
         "answer": seen.repeat.name(),
         "after_seconds": seen.after.as_secs_f64(),
+        "route": seen.route,
+        "tenant": seen.tenant,
+        "principal": seen.principal,
+    })
+}
+
+async fn suspects(node: View, Asked(page): Asked<Page>) -> Answer {
+    let before = given(page.cursor.as_ref()).map(place_of).transpose()?;
+    let limit = limit_of(page.limit)?;
+    let seen = node.suspects_seen(before, limit).await?;
+    let last = seen.last().filter(|_| seen.len() == limit);
+    let next = last.map(|seen| cursor_at(seen.place()));
+    Ok(Json(json!({"data": seen.iter().map(suspect).collect::<Vec<_>>(), "next": next})))
+}
+
+fn suspect(seen: &SuspectSeen) -> Value {
+    json!({
+        "at": shape::time(seen.at),
+        "operation": seen.operation.to_string(),
+        "first": seen.first.to_string(),
+        "again": seen.again,
+        "after_seconds": seen.after().as_secs_f64(),
         "route": seen.route,
         "tenant": seen.tenant,
         "principal": seen.principal,

@@ -1,135 +1,28 @@
-//! Bulk, as pages: a plan of what matches, a form that runs it, and how far it is.
+//! Bulk, as pages: what a list leads to, a plan and the form that runs it, and how far it is.
 
-use axum::extract::{Extension, Path};
+use axum::extract::Path;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::operation::State;
-use onceward::core::risk::Risk;
 use onceward::core::time::Timestamp;
-use onceward::{Bulk, BulkDeed, BulkOutcomes, BulkPlan, BulkStanding};
-use serde::Deserialize;
+use onceward::{Bulk, BulkDeed, BulkOutcomes, BulkStanding};
 
 use super::acts::Done;
-use super::filter::{Filtered, narrowing};
 use super::frame::{Frame, Here, Html, heading, number, reason, stacked};
 use super::icons::Icon;
 use super::rows::{self, Table};
 use super::words::{self, sign};
-use crate::access::Caller;
-use crate::operator::bulk::{Became, RATE, Wanted, Words, begun};
-use crate::operator::{Because, Filter, Sent, reasoned};
+use crate::operator::bulk::Became;
+use crate::operator::{Because, Sent};
 use crate::problem::Problem;
 use crate::shape;
 use crate::view::View;
 
+pub(super) mod many;
+pub(super) mod plan;
+
 /// Operations that its page shows.
 const SHOWN_MAX: usize = 50;
-
-/// The link to the plan for what a list shows.
-pub(super) fn link(filter: &Filter) -> Markup {
-    html! {
-        @if filter.is_set() {
-            p.many { a.button.careful href={ "/bulk/plan?" (filter.written()) } { "Redeliver all that match" } }
-        }
-    }
-}
-
-/// What it would do, and the form that does it.
-pub(super) async fn plan(
-    node: View,
-    Extension(caller): Extension<Caller>,
-    Filtered(filter): Filtered,
-) -> Result<Html, Problem> {
-    let action = "redeliver".to_owned();
-    let wanted = Wanted { action, filter, dry_run: true, ..Wanted::default() };
-    let plan = node.engine.plan_bulk(&wanted.order(&node, &caller)?).await?;
-    let frame = Frame::of(&node).await?;
-    let lead = html! { "A plan: nothing has been done yet." };
-    let content = html! {
-        (heading("Redeliver all that match", &lead, &format!("/v1/operations?{}", wanted.filter.written())))
-        p.narrowed {
-            (narrowing(wanted.filter.words().iter()))
-            a href={ "/operations?" (wanted.filter.written()) } { "Show them" }
-        }
-        (counts(&plan))
-        @if plan.matched > 0 { (form(&wanted.filter, &plan)) }
-    };
-    Ok(Html(frame.page(Here::Operations, "Redeliver all that match", &content)))
-}
-
-fn counts(plan: &BulkPlan) -> Markup {
-    html! {
-        section.card {
-            h2 {
-                @if !plan.is_exact { "At least " }
-                (plan.matched) @if plan.matched == 1 { " operation" } @else { " operations" }
-            }
-            dl {
-                @for (risk, count) in &plan.by_risk {
-                    dt { (count) " " (risk.name()) }
-                    dd { (risk.words()) }
-                }
-            }
-            dl {
-                @for (route, count) in &plan.by_route { dt { (count) } dd { "on " bdi { (route) } } }
-            }
-        }
-    }
-}
-
-fn form(filter: &Filter, plan: &BulkPlan) -> Markup {
-    let risky = |risk: &&Risk| risk.wants_a_word() && risk.can_be_taken();
-    html! {
-        form.card method="post" action={ "/bulk?" (filter.written()) } {
-            @for risk in plan.by_risk.keys().filter(risky) {
-                label.choice {
-                    input type="checkbox" name=(risk.name()) value="yes";
-                    " Also those whose risk is " strong { (risk.name()) } ", whatever comes of it"
-                }
-            }
-            label { "Operations a second, at most"
-                input name="rate" inputmode="numeric" pattern="[0-9]+" value=(RATE) required;
-            }
-            (reason("Reason"))
-            button.careful {
-                "Redeliver " @if !plan.is_exact { "at least " } (number(plan.matched - plan.left_out))
-            }
-        }
-    }
-}
-
-/// The form, as a browser sends it; its address says which operations, as a list's does.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Ordered {
-    reason: String,
-    rate: u32,
-    unknown: Option<String>,
-    #[serde(rename = "window-over")]
-    window_over: Option<String>,
-}
-
-reasoned!(Ordered);
-
-pub(super) async fn begin(
-    node: View,
-    Extension(caller): Extension<Caller>,
-    Filtered(filter): Filtered,
-    Sent(_, form): Sent<Ordered>,
-) -> Done {
-    let risks = [(Risk::Unknown, form.unknown), (Risk::WindowOver, form.window_over)];
-    let taken = risks.into_iter().filter_map(|(risk, yes)| yes.map(|_| risk.name().to_owned()));
-    let wanted = Wanted {
-        action: "redeliver".to_owned(),
-        filter,
-        reason: form.reason,
-        rate: Some(form.rate),
-        accept_risk: Words::Many(taken.collect()),
-        ..Wanted::default()
-    };
-    let bulk = begun(&node, wanted.order(&node, &caller)?).await?;
-    Ok(Redirect::to(&format!("/bulk/{}", bulk.name())))
-}
 
 /// `/bulk`: those that run, and the last that have ended.
 pub(super) async fn list(node: View) -> Result<Html, Problem> {
@@ -149,7 +42,7 @@ pub(super) async fn list(node: View) -> Result<Html, Problem> {
         @if bulks.is_empty() {
             div.empty.card {
                 p { strong { "No bulk is known." } }
-                p { "A list of operations that is narrowed, and each cause of dead letters, begins one." }
+                p { "What is selected in a list of operations, a list that is narrowed, and each cause of dead letters begins one." }
             }
         } @else {
             div #bulks data-live="all" data-every=[is_running.then_some("1")] { (stacked("Bulks", &head, &rows)) }

@@ -8,7 +8,7 @@ use onceward::store::Standing;
 
 use super::filter::Filtered;
 use super::frame::{Frame, Here, Html, heading, number};
-use super::lists::{Empty, found, page_of};
+use super::lists::{Empty, above, found, page_of};
 use super::rows::Table;
 use super::{bulk, filter, frame, rows, words};
 use crate::operator::Filter;
@@ -39,7 +39,7 @@ pub(super) async fn show(
     let is_first = filter.cursor.as_deref().unwrap_or_default().is_empty();
     let told = if is_narrowed || !is_first { None } else { Some(groups(&node, |_| true).await?) };
     let count = frame.count(&[Standing::DeadLetter]);
-    let list = found(&node, Table::Dead, &page, true, now);
+    let list = found(&node, Table::Dead, &filter, &page, now);
     let json = format!("/v1/operations?{}", filter.written());
     let running = bulk::running(&node).await?;
     let lead = html! {
@@ -60,7 +60,7 @@ pub(super) async fn show(
             @if is_narrowed { (narrowed(&filter)) }
             section {
                 h2 { @if is_narrowed { "Those of this cause" } @else { "One by one" } }
-                (bulk::link(&filter))
+                (above(&node, &filter, &page))
                 @if is_first { (rows::live("rows", &list)) } @else { (list) }
                 (filter::pager("/dead", &filter, &page))
             }

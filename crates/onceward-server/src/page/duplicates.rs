@@ -1,18 +1,20 @@
-//! `/duplicates`: who asked again, how late, what it got, and what it would have doubled.
+//! `/duplicates`: who asked again, how late, what it got, and what it would have doubled; and who may have asked
+//! again under another key.
 
 use maud::{Markup, html};
 use onceward::core::id::OperationId;
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::observe::Repeat;
-use onceward::tally::{Counts, DuplicateSeen, Span, Stats};
+use onceward::tally::{Counts, DuplicateSeen, Place, Span, Stats};
 use serde::Deserialize;
 
 use super::frame::{Frame, Here, Html, heading, number, stacked};
 use super::icons::Icon;
 use super::stats::{self, percent, route_name, spans};
+use super::suspects;
 use super::words::{self, sign};
-use crate::operator::{Asked, Place, cursor_at, id_of, invalid, place_of, span_of};
+use crate::operator::{Asked, cursor_at, id_of, invalid, place_of, span_of};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -106,12 +108,14 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
     let older = cursor.map(|cursor| {
         format!("/duplicates?over={}{}&cursor={cursor}", span.name(), which.written())
     });
+    let is_first = which.is_all() && before.is_none();
+    let suspects = if is_first { Some(suspects::last(&node).await?) } else { None };
     let content = html! {
         (heading("Duplicates", &html! {
             "Calls whose key was known already: without a ledger, each would have been sent once more."
         }, "/v1/duplicates"))
         p { (spans("/duplicates", span)) }
-        @if stats.total.repeated() == 0 && rows.is_empty() && before.is_none() && which.is_all() { (none(&stats)) }
+        @if stats.total.repeated() == 0 && rows.is_empty() && is_first { (none(&stats)) }
         @else {
             @if which.operation.is_none() {
                 (totals(&stats, which.got))
@@ -119,6 +123,7 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
             }
             (latest(&rows, which, before.is_some(), older.as_deref()))
         }
+        @if let Some(suspects) = suspects { (suspects) }
     };
     Ok(Html(frame.page(Here::Duplicates, "Duplicates", &content)))
 }
@@ -130,13 +135,13 @@ fn shown_of(
     limit: usize,
     which: Which,
 ) -> (Vec<DuplicateSeen>, Option<String>) {
-    let end = seen.last().filter(|_| seen.len() >= limit).map(cursor_at);
+    let end = seen.last().filter(|_| seen.len() >= limit).map(|seen| cursor_at(seen.place()));
     seen.retain(|seen| which.wants(seen));
     if seen.len() <= SHOWN {
         return (seen, end);
     }
     seen.truncate(SHOWN);
-    let cursor = seen.last().map(cursor_at);
+    let cursor = seen.last().map(|seen| cursor_at(seen.place()));
     (seen, cursor)
 }
 
@@ -311,7 +316,7 @@ mod tests {
     #[test]
     fn a_page_of_one_kind_goes_on_behind_what_was_read_though_it_found_few_or_none() {
         let all: Vec<_> = (0..LOOKED_AT).map(|n| seen(n, Repeat::Replayed)).collect();
-        let last = cursor_at(&all[LOOKED_AT - 1]);
+        let last = cursor_at(all[LOOKED_AT - 1].place());
         let of = |got| Which { got: Some(got), operation: None };
         let got = of(Repeat::Mismatch);
         assert_eq!(shown_of(all.clone(), LOOKED_AT, got), (vec![], Some(last.clone())));
@@ -319,7 +324,7 @@ mod tests {
         few[7] = seen(7, Repeat::Mismatch);
         assert_eq!(shown_of(few, LOOKED_AT, got), (vec![seen(7, Repeat::Mismatch)], Some(last)));
         let (shown, cursor) = shown_of(all.clone(), LOOKED_AT, of(Repeat::Replayed));
-        assert_eq!((shown.len(), cursor), (SHOWN, Some(cursor_at(&all[SHOWN - 1]))));
+        assert_eq!((shown.len(), cursor), (SHOWN, Some(cursor_at(all[SHOWN - 1].place()))));
         let rest = all[..SHOWN].to_vec();
         assert_eq!(shown_of(rest.clone(), LOOKED_AT, of(Repeat::Replayed)), (rest, None));
         let one = Which { got: None, operation: Some(OperationId::from_u128(7)) };

@@ -1,13 +1,12 @@
 //! The filter of a list, which lives in the URL, and the way to what is older.
 
-use axum::extract::{FromRequestParts, Query};
-use http::Uri;
+use axum::extract::FromRequestParts;
 use http::request::Parts;
 use maud::{Markup, html};
 use onceward::store::Page;
 use url::form_urlencoded::{Serializer, parse};
 
-use crate::operator::{Filter, cursor, invalid};
+use crate::operator::{Filter, Statuses, cursor};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -18,23 +17,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Filtered {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        read(&said_in(parts)).map(Self)
+        Filter::read(&said_in(parts)).map(Self)
     }
 }
 
 /// The words of an address that say something.
-fn said_in(parts: &Parts) -> Vec<(String, String)> {
+pub(super) fn said_in(parts: &Parts) -> Vec<(String, String)> {
     let words = parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned();
     words.filter(|(_, value)| !value.is_empty()).collect()
-}
-
-/// The filter that these words are.
-fn read(words: &[(String, String)]) -> Result<Filter, Problem> {
-    let said = Serializer::new(String::new()).extend_pairs(words).finish();
-    let address = Uri::builder().path_and_query(format!("/?{said}")).build();
-    let address = address.map_err(|error| invalid(error.to_string()))?;
-    let read = Query::<Filter>::try_from_uri(&address);
-    read.map(|Query(filter)| filter).map_err(|error| invalid(error.body_text()))
 }
 
 /// A word that cannot be, in a field of the form, and what that field takes.
@@ -55,13 +45,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Tried {
         let mut wrong = Vec::new();
         let mut words = said_in(parts);
         words.retain(|(name, value)| {
-            let can_be = read(&[(name.clone(), value.clone())]).and_then(|it| it.query()).is_ok();
+            let can_be =
+                Filter::read(&[(name.clone(), value.clone())]).and_then(|it| it.query()).is_ok();
             let field = TAKES.iter().find(|(field, _)| field == name).filter(|_| !can_be);
             wrong.extend(field.map(|&(name, takes)| Wrong { name, value: value.clone(), takes }));
             field.is_none()
         });
         // What has no field to mend it is a problem.
-        Ok(Self(read(&words)?, wrong))
+        Ok(Self(Filter::read(&words)?, wrong))
     }
 }
 
@@ -88,8 +79,9 @@ fn label_of(name: &str) -> &'static str {
 }
 
 /// The fields that do not take every text, and what they take.
-static TAKES: [(&str, &str); 6] = [
-    ("status", "a status, as 503"),
+static TAKES: [(&str, &str); 7] = [
+    ("status", Statuses::TAKES),
+    ("attempts_min", "a number, as 3"),
     ("after", "how long ago, as 24h, or a time, as 2026-01-31T12:00:00Z"),
     ("before", "how long ago, as 1h, or a time, as 2026-01-31T12:00:00Z"),
     ("state", "one of those that it offers"),
@@ -136,11 +128,12 @@ const KINDS: [(&str, &str); 9] = [
 /// The words that have a field always, and those that have one among more of them. The others have one
 /// where they are set.
 const FIELDS: [&str; 4] = ["text", "state", "route", "after"];
-const MORE: [(&str, &str, &str); 7] = [
+const MORE: [(&str, &str, &str); 8] = [
     ("key", "Key", "exactly"),
     ("subject", "Subject", "exactly"),
     ("label", "Label", "exactly"),
-    ("status", "Last status", "503"),
+    ("status", "Last status", "503, or 5xx"),
+    ("attempts_min", "Attempts, at least", "3"),
     ("error", "Last error", "a part of its words"),
     ("principal", "Asked by", "a caller's name"),
     ("before", "Until", "1h, or 2026-01-31T12:00:00Z"),
@@ -203,7 +196,7 @@ pub(super) fn form(node: &View, filter: &Filter, wrong: &[Wrong]) -> Markup {
                     @for (name, words, example) in MORE {
                         label { (words)
                             input name=(name) value=(value(name)) placeholder=(example) aria-invalid=[is_wrong(name)]
-                                inputmode=[(name == "status").then_some("numeric")] autocomplete="off";
+                                inputmode=[(name == "attempts_min").then_some("numeric")] autocomplete="off";
                         }
                     }
                     @for (name, value) in words.iter().filter(|(name, _)| !has_own(name)) {

@@ -2,6 +2,7 @@
 //! a problem in words.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
@@ -13,7 +14,9 @@ use super::needs::Needs;
 use super::{alerts, theme, viewer};
 use crate::access::Roles;
 use crate::alerts::Firing;
+use crate::config::Outbox;
 use crate::operator::REASON_BYTES_MAX;
+use crate::outbox::Shown;
 use crate::problem::Problem;
 use crate::shape;
 use crate::view::View;
@@ -78,7 +81,8 @@ pub(super) struct Frame {
     counts: HashMap<Standing, Counted>,
     /// What needs somebody.
     pub(super) needs: Needs,
-    has_outboxes: bool,
+    /// The outboxes, as they stand.
+    pub(super) outboxes: Vec<(Arc<Outbox>, Shown)>,
     sees_audit: bool,
     quarantined: bool,
     pub(super) alerts: Vec<Firing>,
@@ -90,7 +94,7 @@ impl Frame {
         let mut frame = Self {
             counts: node.counts(COUNTED_MAX).await?,
             needs: Needs::default(),
-            has_outboxes: !node.outboxes().is_empty(),
+            outboxes: node.outboxes(),
             sees_audit: node.may(Roles::ADMIN),
             quarantined: node.is_quarantined(),
             alerts: node.alerts(),
@@ -132,7 +136,7 @@ impl Frame {
             hr;
             (way(Here::Upstreams))
             (way(Here::Sources))
-            @if self.has_outboxes { (way(Here::Outboxes)) }
+            @if !self.outboxes.is_empty() { (way(Here::Outboxes)) }
             hr;
             (way(Here::Events))
             (way(Here::Subscriptions))

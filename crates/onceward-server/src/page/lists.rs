@@ -6,10 +6,11 @@ use maud::{Markup, html};
 use onceward::core::time::Timestamp;
 use onceward::store::{Page, Standing};
 
+use super::bulk::many;
 use super::filter::{Filtered, Tried};
 use super::frame::{Frame, Here, Html, base_of, heading};
-use super::rows::{Table, table};
-use super::{bulk, filter, rows};
+use super::rows::Table;
+use super::{bulk, filter, rows, saved};
 use crate::node::Node;
 use crate::operator::Filter;
 use crate::problem::Problem;
@@ -44,6 +45,7 @@ pub(super) async fn operations(
     let content = html! {
         (heading("Operations", &lead, &json))
         (running)
+        (saved::bar(&node, &node.saved_filters().await?, &filter))
         (list(&node, &headers, &filter, &page, crate::shape::now()))
     };
     Ok(Html(frame.page(Here::Operations, "Operations", &content)).into_response())
@@ -69,7 +71,7 @@ pub(super) async fn in_doubt(
     let list = if frame.count(&[Standing::InDoubt]).is_none() {
         empty.show(&node, &headers)
     } else {
-        found(&node, Table::InDoubt, &page, true, crate::shape::now())
+        found(&node, Table::InDoubt, &filter, &page, crate::shape::now())
     };
     let running = bulk::running(&node).await?;
     let lead = html! {
@@ -79,6 +81,7 @@ pub(super) async fn in_doubt(
     let content = html! {
         (heading("In doubt", &lead, "/v1/operations?state=in_doubt"))
         (running)
+        (above(&node, &filter, &page))
         @if is_first { (rows::live("rows", &list)) } @else { (list) }
         (filter::pager("/in-doubt", &filter, &page))
     };
@@ -94,8 +97,8 @@ fn list(node: &View, headers: &HeaderMap, filter: &Filter, page: &Page, now: Tim
     }
     html! {
         (filter::form(node, filter, &[]))
-        @if !page.operations.is_empty() { (bulk::link(filter)) }
-        @let list = found(node, Table::All, page, is_filtered, now);
+        (above(node, filter, page))
+        @let list = found(node, Table::All, filter, page, now);
         @if is_first { (rows::live("rows", &list)) } @else { (list) }
         (filter::pager("/operations", filter, page))
     }
@@ -113,23 +116,29 @@ pub(super) fn nothing_yet(node: &Node, headers: &HeaderMap) -> Markup {
     .show(node, headers)
 }
 
+/// What can be done to many of a page's rows, or to all that match.
+pub(super) fn above(node: &View, filter: &Filter, page: &Page) -> Markup {
+    html! { @if !page.operations.is_empty() { (many::bar(many::acts(node, filter), filter)) } }
+}
+
 /// A page's rows, or why there are none.
 pub(super) fn found(
     node: &View,
     kind: Table,
+    filter: &Filter,
     page: &Page,
-    is_filtered: bool,
     now: Timestamp,
 ) -> Markup {
     html! {
         @if page.operations.is_empty() {
             p.empty.card {
                 @if page.next.is_some() { "Nothing found so far." }
-                @else if is_filtered { "Nothing matches this filter." }
+                @else if filter.is_set() { "Nothing matches this filter." }
                 @else { "Nothing is older." }
             }
         } @else {
-            (table(node, kind, &page.operations, now))
+            @if many::acts(node, filter).is_empty() { (rows::table(node, kind, &page.operations, now)) }
+            @else { (rows::selectable(node, kind, &page.operations, now)) }
         }
     }
 }

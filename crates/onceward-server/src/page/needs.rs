@@ -136,9 +136,8 @@ impl Needs {
         if !subscriptions.is_empty() {
             needs.ask("every receiver of events takes them", receivers(node, &subscriptions, now));
         }
-        let outboxes = node.outboxes();
-        if !outboxes.is_empty() {
-            let lines = outboxes.iter().filter_map(|(outbox, shown)| {
+        if !frame.outboxes.is_empty() {
+            let lines = frame.outboxes.iter().filter_map(|(outbox, shown)| {
                 let (weight, what) = outbox_need(shown)?;
                 let what = html! { strong { "Outbox " (outbox.name) } ": " (what) };
                 let way = ("Look", "/outboxes");

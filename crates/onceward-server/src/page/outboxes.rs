@@ -16,12 +16,12 @@ const PARKED_SHOWN: usize = 20;
 pub(super) async fn show(node: View) -> Result<Html, Problem> {
     let frame = Frame::of(&node).await?;
     let mut cards = Vec::new();
-    for (outbox, shown) in node.outboxes() {
+    for (outbox, shown) in &frame.outboxes {
         let rows = match shown.parked_now {
             0 => Vec::new(),
             _ => parked(&**node.engine.store(), &outbox.name).await?,
         };
-        cards.push(card(&outbox, &shown, &rows));
+        cards.push(card(outbox, shown, &rows));
     }
     let content = html! {
         (heading("Outboxes", &html! {

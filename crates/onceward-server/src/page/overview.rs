@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::extract::Extension;
+use axum::response::{IntoResponse as _, Response};
 use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::core::time::Timestamp;
@@ -14,10 +16,13 @@ use onceward::tally::{Counts, KeysAhead, Span, Stats};
 
 use super::frame::{Frame, Here, Html, counted, exactly, number};
 use super::icons::Icon;
+use super::login::with_cookie;
 use super::needs::{Need, Needs, Weight};
 use super::rows::{self, Table};
+use super::since::{self, Looks};
 use super::stats::{self, Over, charts, spans};
 use super::{lists, upstreams, words};
+use crate::access::Arrival;
 use crate::alerts::Firing;
 use crate::operator::{Asked, Filter};
 use crate::problem::Problem;
@@ -34,15 +39,18 @@ const LATE: Duration = Duration::from_mins(1);
 pub(super) async fn show(
     node: View,
     headers: HeaderMap,
+    Extension(arrival): Extension<Arrival>,
     Asked(over): Asked<Over>,
-) -> Result<Html, Problem> {
+) -> Result<Response, Problem> {
     let span = over.span(Span::Hour)?;
     let mut frame = Frame::of(&node).await?;
     let stats = node.stats(span).await?;
     let day = if span == Span::Day { stats.clone() } else { node.stats(Span::Day).await? };
     let now = crate::shape::now();
-    let facts = Facts::of(&node, &frame, day.total, now).await?;
+    let facts = Facts::of(&node, &frame, day.total.clone(), now).await?;
     facts.ask(&node, &mut frame.needs, now).await?;
+    let looks = Looks::with(&arrival, now);
+    let since = since::line(&node, looks, [&stats, &day], now).await?;
     let waiting = |state: &str| Filter {
         state: Some(state.to_owned()),
         limit: Some(NEWEST),
@@ -58,6 +66,7 @@ pub(super) async fn show(
         @if is_empty { (lists::nothing_yet(&node, &headers)) }
         div #now data-live="all" {
             @if !is_empty || frame.needs.is_some() || !frame.alerts.is_empty() { (frame.needs.show(&frame.alerts, now)) }
+            (since)
             (facts.figures())
         }
         (traffic(&stats))
@@ -72,7 +81,9 @@ pub(super) async fn show(
             }
         }
     };
-    Ok(Html(frame.page(Here::Overview, "Overview", &content)))
+    let page = Html(frame.page(Here::Overview, "Overview", &content)).into_response();
+    let by_a_person = !arrival.is_by_itself;
+    Ok(if by_a_person { with_cookie(page, looks.cookie(&arrival)) } else { page })
 }
 
 fn traffic(stats: &Stats) -> Markup {

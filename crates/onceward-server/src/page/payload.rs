@@ -1,7 +1,6 @@
 //! Headers and bodies as text, and a call as a curl line. Nothing that came from outside is ever
 //! more than text here.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use maud::{Markup, html};
@@ -39,8 +38,35 @@ pub(super) fn headers(headers: &Headers) -> Markup {
     }
 }
 
-/// A body; `whole` is where it can be had as a file.
-pub(super) fn body(bytes: &[u8], whole: &str) -> Markup {
+/// How bodies are shown on a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bodies {
+    /// JSON with line breaks, to be read.
+    Pretty,
+    /// As they came.
+    Raw,
+}
+
+impl Bodies {
+    /// What the word in an address means.
+    pub(super) fn of(word: Option<&str>) -> Self {
+        if word == Some("raw") { Self::Raw } else { Self::Pretty }
+    }
+}
+
+/// A body as its page shows it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// What it is called on the page: a word that no other has there.
+    pub(super) name: &'a str,
+    /// Where it can be had as a file.
+    pub(super) whole: &'a str,
+    pub(super) bodies: Bodies,
+}
+
+/// A body.
+pub(super) fn body(bytes: &[u8], as_shown: Shown<'_>) -> Markup {
+    let Shown { name, whole, bodies } = as_shown;
     if bytes.is_empty() {
         return html! { p.soft { "No body." } };
     }
@@ -60,8 +86,22 @@ pub(super) fn body(bytes: &[u8], whole: &str) -> Markup {
     let shown = &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)];
     let is_cut = shown.len() < text.len();
     let pretty = if is_cut { None } else { indented(shown) };
+    // Where it is the same there is nothing to choose.
+    let pretty = pretty.filter(|pretty| pretty != shown);
+    let told = match (&pretty, bodies) {
+        (Some(pretty), Bodies::Pretty) => visible(pretty),
+        _ => visible(shown),
+    };
+    // What is copied is what is read.
+    let is_whole = !is_cut && !told.contains('\u{27e8}');
     html! {
-        pre tabindex="0" { code { (visible(&pretty.map_or(Cow::Borrowed(shown), Cow::Owned))) } }
+        div.body id={ "body-" (name) } {
+            div.tools {
+                @if pretty.is_some() { (choice(name, bodies)) }
+                @if is_whole { (copies(&format!("text-{name}"), "Copy")) }
+            }
+            pre tabindex="0" { code id={ "text-" (name) } { (told) } }
+        }
         @if is_cut {
             p.soft {
                 "The first " (size(shown.len())) " of " (size(bytes.len())) ". "
@@ -69,6 +109,22 @@ pub(super) fn body(bytes: &[u8], whole: &str) -> Markup {
             }
         }
     }
+}
+
+/// The links that show it otherwise.
+fn choice(name: &str, bodies: Bodies) -> Markup {
+    html! {
+        div.tabs role="group" aria-label={ "How bodies are shown, at " (name) } {
+            @for (word, label, other) in [("pretty", "Pretty", Bodies::Pretty), ("raw", "Raw", Bodies::Raw)] {
+                a href={ "?bodies=" (word) "#body-" (name) } aria-current=[(other == bodies).then_some("true")] { (label) }
+            }
+        }
+    }
+}
+
+/// What copies the text of the element `from`, where the script can.
+pub(super) fn copies(from: &str, what: &str) -> Markup {
+    html! { button.quiet.scripted-only type="button" data-copies=(from) { (what) } }
 }
 
 /// A number of bytes as people say it.
@@ -157,43 +213,66 @@ fn indented(text: &str) -> Option<String> {
     Some(shown)
 }
 
-/// The same call again, as a line for a shell. `base` is this gateway's address.
-pub(super) fn curl(
-    operation: &Operation,
-    request: &Request,
-    base: &str,
-    needs_key: bool,
-) -> String {
-    let mut line = format!("curl -X {}", word(&request.method));
+/// A call that is to be made as it was, or as it is to be.
+#[derive(Debug)]
+pub(super) struct Again<'a> {
+    pub(super) key: &'a str,
+    pub(super) is_accepted: bool,
+    pub(super) route: &'a str,
+    pub(super) method: &'a str,
+    pub(super) target: &'a str,
+    pub(super) headers: Vec<(&'a str, &'a [u8])>,
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Again<'a> {
+    /// What an operation asked.
+    pub(super) fn of(operation: &'a Operation, request: &'a Request) -> Self {
+        let headers = request.headers.0.iter();
+        Self {
+            key: operation.key.as_str(),
+            is_accepted: operation.mode == Mode::Accepted,
+            route: &operation.route,
+            method: &request.method,
+            target: &request.target,
+            headers: headers.map(|(name, value)| (name.as_str(), value.as_ref())).collect(),
+            body: &request.body,
+        }
+    }
+}
+
+/// A call as a line for a shell. `base` is this gateway's address.
+pub(super) fn curl(again: &Again<'_>, base: &str, needs_key: bool) -> String {
+    let mut line = format!("curl -X {}", word(again.method));
     let mut header = |text: &str| {
         line.push_str(" \\\n  -H ");
         line.push_str(&word(text));
     };
     header(&format!(
         "Idempotency-Key: \"{}\"",
-        operation.key.as_str().replace('\\', "\\\\").replace('"', "\\\"")
+        again.key.replace('\\', "\\\\").replace('"', "\\\"")
     ));
     if needs_key {
         header("Onceward-Authorization: Bearer ow_YOUR-ACCESS-KEY");
     }
-    if operation.mode == Mode::Accepted {
+    if again.is_accepted {
         header("Prefer: respond-async");
     }
-    for (name, value) in &request.headers.0 {
+    for (name, value) in &again.headers {
         // What curl says of itself, and what it works out.
         let is_own = matches!(
-            name.as_str(),
+            *name,
             "host" | "user-agent" | "content-length" | "idempotency-key" | "prefer"
-        ) || (name == "accept" && value.as_ref() == b"*/*");
+        ) || (*name == "accept" && *value == b"*/*");
         if let (false, Ok(value)) = (is_own, std::str::from_utf8(value)) {
             header(&format!("{name}: {value}"));
         }
     }
-    if !request.body.is_empty() {
-        if request.headers.get("content-type").is_none() {
+    if !again.body.is_empty() {
+        if !again.headers.iter().any(|(name, _)| *name == "content-type") {
             header("Content-Type:");
         }
-        let body = std::str::from_utf8(&request.body)
+        let body = std::str::from_utf8(again.body)
             .ok()
             .filter(|body| body.len() <= SHOWN_BYTES_MAX && !body.contains('\0'));
         line.push_str(" \\\n  ");
@@ -206,7 +285,7 @@ pub(super) fn curl(
     let _ = write!(
         line,
         " \\\n  --globoff {}",
-        word(&format!("{base}/to/{}{}", operation.route, request.target))
+        word(&format!("{base}/to/{}{}", again.route, again.target))
     );
     line
 }
@@ -214,6 +293,10 @@ pub(super) fn curl(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shown(bytes: &[u8]) -> String {
+        body(bytes, Shown { name: "x", whole: "/all", bodies: Bodies::Pretty }).into_string()
+    }
 
     #[test]
     fn json_is_indented_and_keeps_every_token() {
@@ -230,8 +313,26 @@ mod tests {
     }
 
     #[test]
+    fn json_is_shown_to_be_read_or_as_it_came_and_copied_where_it_is_shown_whole() {
+        let of = |text: &str, bodies| {
+            let shown = Shown { name: "request", whole: "/all", bodies };
+            body(text.as_bytes(), shown).into_string()
+        };
+        let pretty = of("{\"a\":1}", Bodies::Pretty);
+        assert!(pretty.contains("{\n  &quot;a&quot;: 1\n}"), "{pretty}");
+        assert!(pretty.contains("href=\"?bodies=raw#body-request\""), "{pretty}");
+        let raw = of("{\"a\":1}", Bodies::Raw);
+        assert!(raw.contains(">{&quot;a&quot;:1}<") && raw.contains("aria-current=\"true\">Raw"));
+        assert!(raw.contains("data-copies=\"text-request\""));
+        let plain = of("no json", Bodies::Pretty);
+        assert!(!plain.contains("bodies=") && plain.contains("data-copies"), "{plain}");
+        let turned = of("\u{202e}", Bodies::Raw);
+        assert!(!turned.contains("data-copies"), "what is copied is what is read: {turned}");
+    }
+
+    #[test]
     fn markup_stays_text_and_a_turned_direction_shows() {
-        let shown = body("<script>alert(1)</script>\u{202e}".as_bytes(), "/all").into_string();
+        let shown = shown("<script>alert(1)</script>\u{202e}".as_bytes());
         assert!(!shown.contains("<script"), "{shown}");
         assert!(shown.contains("&lt;script&gt;") && shown.contains("U+202E"), "{shown}");
     }
@@ -239,11 +340,11 @@ mod tests {
     #[test]
     fn a_large_body_is_cut_between_letters_and_the_rest_offered() {
         let large = "ä".repeat(SHOWN_BYTES_MAX);
-        let shown = body(large.as_bytes(), "/all").into_string();
-        assert!(shown.len() < SHOWN_BYTES_MAX + 1000);
-        assert!(shown.contains("href=\"/all\""));
-        let larger = body(&vec![b'x'; LARGE_BYTES + 1], "/all").into_string();
+        let part = shown(large.as_bytes());
+        assert!(part.len() < SHOWN_BYTES_MAX + 1000);
+        assert!(part.contains("href=\"/all\"") && !part.contains("data-copies"));
+        let larger = shown(&vec![b'x'; LARGE_BYTES + 1]);
         assert!(larger.len() < 1000 && larger.contains("257 kB") && larger.contains("download"));
-        assert!(body(b"\xff\x00", "/all").into_string().contains("2 bytes that are no text"));
+        assert!(shown(b"\xff\x00").contains("2 bytes that are no text"));
     }
 }

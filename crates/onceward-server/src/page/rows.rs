@@ -9,6 +9,7 @@ use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Operation, State as Life};
 use onceward::core::time::Timestamp;
 
+use super::bulk::many;
 use super::{frame, words};
 use crate::view::View;
 
@@ -33,7 +34,28 @@ impl Table {
 
 /// Operations, with the columns of `kind`.
 pub(super) fn table(node: &View, kind: Table, operations: &[Operation], now: Timestamp) -> Markup {
+    rows(node, kind, false, operations, now)
+}
+
+/// The same, each with a box that selects it for what stands above the list.
+pub(super) fn selectable(
+    node: &View,
+    kind: Table,
+    operations: &[Operation],
+    now: Timestamp,
+) -> Markup {
+    rows(node, kind, true, operations, now)
+}
+
+fn rows(
+    node: &View,
+    kind: Table,
+    has_boxes: bool,
+    operations: &[Operation],
+    now: Timestamp,
+) -> Markup {
     let head = html! {
+        @if has_boxes { th.tick scope="col" { span.unseen { "Selected" } } }
         @if kind == Table::All { th scope="col" { "State" } }
         th scope="col" { "Key" }
         @if kind == Table::Dead { th scope="col" { "Reason" } }
@@ -44,7 +66,8 @@ pub(super) fn table(node: &View, kind: Table, operations: &[Operation], now: Tim
         th scope="col" { (kind.when()) }
         @if kind == Table::InDoubt { th scope="col" { span.unseen { "Resolve" } } }
     };
-    let rows = html! { @for operation in operations { (row(node, kind, operation, now)) } };
+    let rows =
+        html! { @for operation in operations { (row(node, kind, has_boxes, operation, now)) } };
     frame::stacked("Operations", &head, &rows)
 }
 
@@ -58,7 +81,7 @@ pub(super) fn live(name: &str, content: &Markup) -> Markup {
     }
 }
 
-fn row(node: &View, kind: Table, operation: &Operation, now: Timestamp) -> Markup {
+fn row(node: &View, kind: Table, has_box: bool, operation: &Operation, now: Timestamp) -> Markup {
     let url = words::url_of(operation.id);
     let when = match kind {
         Table::All => operation.created_at,
@@ -67,6 +90,14 @@ fn row(node: &View, kind: Table, operation: &Operation, now: Timestamp) -> Marku
     };
     html! {
         tr data-key=(operation.id) {
+            @if has_box {
+                td.tick {
+                    label {
+                        input type="checkbox" form=(many::FORM) name=(many::BOX) value=(operation.id) autocomplete="off";
+                        span.unseen { "Select " (operation.key.as_str()) }
+                    }
+                }
+            }
             @if kind == Table::All { td.state data-label="State" { (words::chip(operation)) (next(operation, now)) } }
             td.what {
                 (name(operation))

@@ -204,6 +204,7 @@ const live = {
     }
     this.shown = '';
     document.title = page.title || document.title;
+    selection.tell();
     tick();
   },
 
@@ -233,6 +234,41 @@ const live = {
   },
 };
 
+// What is selected in a list, so that something is done to all of it: the form above it says how much.
+
+const BOX = 'main tbody input[name=op]';
+const selection = {
+  /** The box that was clicked last: with Shift all up to the next are selected with it. */
+  last: null,
+
+  tell() {
+    const form = $('form.many');
+    if (!form) return;
+    const boxes = all(BOX);
+    const count = boxes.filter((box) => box.checked).length;
+    const whole = $('[data-all]', form);
+    whole.checked = count > 0 && count === boxes.length;
+    whole.indeterminate = count > 0 && count < boxes.length;
+    form.classList.toggle('some', count > 0);
+    for (const button of all('button', form)) button.disabled = count === 0;
+    const said = `${count} selected`;
+    if ($('output', form).textContent !== said) $('output', form).textContent = said;
+  },
+
+  clicked(box, isRange) {
+    const boxes = all(BOX);
+    const [from, to] = [boxes.indexOf(this.last), boxes.indexOf(box)].sort((a, b) => a - b);
+    if (isRange && from >= 0) for (const other of boxes.slice(from, to + 1)) other.checked = box.checked;
+    this.last = box;
+    this.tell();
+  },
+
+  all(isWanted) {
+    for (const box of all(BOX)) box.checked = isWanted;
+    this.tell();
+  },
+};
+
 // The keyboard. Each of its letters does what a link or a button of the page does.
 
 const KEYS = [
@@ -240,7 +276,8 @@ const KEYS = [
   ['j', 'next row'],
   ['k', 'row before'],
   ['Enter', 'open the row'],
-  ['r', 'redeliver, or resolve what is in doubt: goes to the form'],
+  ['x', 'select the row, or no more'],
+  ['r', 'redeliver, or resolve what is in doubt: goes to the form, or to the plan for what is selected'],
   ['n', 'show what is new'],
   ['?', 'this help'],
 ];
@@ -280,7 +317,18 @@ function act() {
   if (field) reach(field);
 }
 
+/** Selects the row where the focus is, or no longer. */
+function select() {
+  const row = document.activeElement.closest('main tbody tr');
+  const box = row && $('input[name=op]', row);
+  if (!box) return;
+  box.checked = !box.checked;
+  selection.clicked(box, false);
+}
+
 function redeliver() {
+  const first = $('form.many.some button');
+  if (first) return first.click();
   const field = $('form[action$="/redeliver"] [name=reason]');
   // What is in doubt is resolved first; sending it again all the same is the last resort.
   if (field?.closest('details')) return act();
@@ -310,7 +358,7 @@ function help() {
   if (!dialog.open) dialog.showModal();
 }
 
-const ACTS = { '/': search, j: () => move(1), k: () => move(-1), r: redeliver, n: () => $('.announce button')?.click(), '?': help };
+const ACTS = { '/': search, j: () => move(1), k: () => move(-1), x: select, r: redeliver, n: () => $('.announce button')?.click(), '?': help };
 
 document.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || $('dialog[open]')) return;
@@ -319,7 +367,7 @@ document.addEventListener('keydown', (event) => {
     fold.open = false;
     return $('summary', fold)?.focus();
   }
-  if (event.target.closest('input, select, textarea, [contenteditable]')) {
+  if (event.target.closest(`${FIELD}, [contenteditable]`)) {
     if (event.key === 'Escape') event.target.blur();
     return;
   }
@@ -356,6 +404,8 @@ async function copy(button) {
 document.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-copies]');
   if (button) copy(button);
+  if (event.target.matches?.(BOX)) selection.clicked(event.target, event.shiftKey);
+  if (event.target.matches?.('[data-all]')) selection.all(event.target.checked);
   if (event.target.closest('[data-help]')) help();
 });
 
@@ -382,7 +432,10 @@ document.addEventListener('visibilitychange', () => {
 });
 // A page that is left and come back to is shown as it was: the stream goes with it, and comes again.
 addEventListener('pagehide', () => live.close());
-addEventListener('pageshow', (event) => { if (event.persisted) { live.open(); live.hint(); } });
+addEventListener('pageshow', (event) => {
+  selection.tell();
+  if (event.persisted) { live.open(); live.hint(); }
+});
 live.open();
 if (location.hash === '#search') search();
 if (location.hash === '#redeliver') redeliver();

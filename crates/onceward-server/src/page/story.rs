@@ -14,6 +14,7 @@ use onceward::store::Query as StoreQuery;
 use serde::Deserialize;
 
 use super::frame::{Frame, Here, Html, base_of};
+use super::payload::{Again, Bodies, Shown, copies};
 use super::timeline::Tried;
 use super::{acts, again, doubt, payload, timeline, verdict, words};
 use crate::access::{Caller, Roles};
@@ -34,6 +35,8 @@ const UNSEEN: &str = "Your access key has not the role payloads, which shows hea
 pub(super) struct Told {
     /// Present after an act: the page then says what was done.
     told: Option<String>,
+    /// How bodies are shown: `raw`, or to be read.
+    bodies: Option<String>,
 }
 
 pub(super) async fn show(
@@ -69,6 +72,7 @@ pub(super) async fn show(
     let children = node.list(born).await?.operations;
     let now = shape::now();
     let is_told = told.told.is_some();
+    let bodies = Bodies::of(told.bodies.as_deref());
     let (base, needs_key) = (base_of(&headers), node.access.is_needed());
     let can_be_called = can_be_called(&node, &operation);
     let content = html! {
@@ -78,11 +82,11 @@ pub(super) async fn show(
                 div {
                     (doubt::looks(&operation, rule.as_deref(), now))
                     @if caller.roles.has(Roles::OPERATE) { (acts::forms(&operation, &caller)) }
-                    (timeline::show(&node, &operation, &attempts, &asked, now))
-                    (outcome(&operation, answer.as_ref(), sees))
-                    @if operation.scope.kind != ScopeKind::Claim { (sent(&operation, request.as_ref(), sees)) }
+                    (timeline::show(&node, &operation, &attempts, &asked, bodies, now))
+                    (outcome(&operation, answer.as_ref(), sees, bodies))
+                    @if operation.scope.kind != ScopeKind::Claim { (sent(&operation, request.as_ref(), sees, bodies)) }
                     @if let Some(request) = request.as_ref().filter(|_| can_be_called) {
-                        (as_curl(&payload::curl(&operation, request, &base, needs_key)))
+                        (as_curl(&payload::curl(&Again::of(&operation, request), &base, needs_key)))
                     }
                 }
                 aside { (facts(&operation, place, node.sees_request(&operation))) (kin(&operation, &children)) (again::show(&operation, &asked, &again, now)) }
@@ -106,11 +110,6 @@ fn as_curl(line: &str) -> Markup {
             pre tabindex="0" { code #curl-line { (line) } }
         }
     }
-}
-
-/// What copies the text of the element `from`, where the script can.
-fn copies(from: &str, what: &str) -> Markup {
-    html! { button.quiet.scripted-only type="button" data-copies=(from) { (what) } }
 }
 
 /// Whether a call on `/to/…` with its key is this operation, and not another one that is sent.
@@ -258,8 +257,15 @@ fn kin(operation: &Operation, children: &[Operation]) -> Markup {
     }
 }
 
-fn outcome(operation: &Operation, answer: Option<&exchange::Response>, sees: bool) -> Markup {
+fn outcome(
+    operation: &Operation,
+    answer: Option<&exchange::Response>,
+    sees: bool,
+    bodies: Bodies,
+) -> Markup {
     let Some(outcome) = &operation.outcome else { return html! {} };
+    let whole = format!("{}/response", words::url_of(operation.id));
+    let as_shown = Shown { name: "response", whole: &whole, bodies };
     html! {
         section #outcome {
             h2 { "Outcome" }
@@ -272,7 +278,7 @@ fn outcome(operation: &Operation, answer: Option<&exchange::Response>, sees: boo
                 @match answer {
                     Some(answer) => {
                         (payload::headers(&answer.headers))
-                        (payload::body(&answer.body, &format!("{}/response", words::url_of(operation.id))))
+                        (payload::body(&answer.body, as_shown))
                     }
                     None if !sees => p.soft { (UNSEEN) },
                     None => p.soft { "No answer is kept: duplicates are told so, with the state." },
@@ -282,7 +288,14 @@ fn outcome(operation: &Operation, answer: Option<&exchange::Response>, sees: boo
     }
 }
 
-fn sent(operation: &Operation, request: Option<&exchange::Request>, sees: bool) -> Markup {
+fn sent(
+    operation: &Operation,
+    request: Option<&exchange::Request>,
+    sees: bool,
+    bodies: Bodies,
+) -> Markup {
+    let whole = format!("{}/request", words::url_of(operation.id));
+    let as_shown = Shown { name: "request", whole: &whole, bodies };
     html! {
         section #request {
             h2 { "Request" }
@@ -290,7 +303,7 @@ fn sent(operation: &Operation, request: Option<&exchange::Request>, sees: bool) 
                 Some(request) => div.card {
                     p.call { strong { (request.method) } " " code { (request.target) } }
                     (payload::headers(&request.headers))
-                    (payload::body(&request.body, &format!("{}/request", words::url_of(operation.id))))
+                    (payload::body(&request.body, as_shown))
                     p.soft.small { "Credentials stay sealed in the ledger and are shown to nobody." }
                 },
                 None if !sees => p.soft { (UNSEEN) },

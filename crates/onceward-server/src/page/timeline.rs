@@ -13,6 +13,7 @@ use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 use onceward::store::Asked;
 
+use super::payload::{Bodies, Shown};
 use super::{payload, rows, track, verdict, words};
 use crate::shape;
 use crate::view::View;
@@ -37,6 +38,7 @@ pub(super) fn show(
     operation: &Operation,
     attempts: &[Tried<'_>],
     asked: &Asked,
+    bodies: Bodies,
     now: Timestamp,
 ) -> Markup {
     let is_claim = operation.scope.kind == ScopeKind::Claim;
@@ -49,7 +51,7 @@ pub(super) fn show(
                     @match entry {
                         Entry::Tried(n) => {
                             (wait(operation, attempts, n))
-                            (tried(node, operation, &attempts[n], now))
+                            (tried(node, operation, &attempts[n], bodies, now))
                         }
                         Entry::Acted(n, act) => li.entry.act data-key={ "act " (n) } {
                             p.line { (point(at, operation)) strong { (words::deed(act.deed)) } " by " bdi { (act.who) } }
@@ -166,8 +168,17 @@ fn wait(operation: &Operation, attempts: &[Tried<'_>], n: usize) -> Markup {
     }
 }
 
-fn tried(node: &View, operation: &Operation, tried: &Tried<'_>, now: Timestamp) -> Markup {
+fn tried(
+    node: &View,
+    operation: &Operation,
+    tried: &Tried<'_>,
+    bodies: Bodies,
+    now: Timestamp,
+) -> Markup {
     let (attempt, excerpt) = tried;
+    let (name, whole) =
+        (format!("answer-{}", attempt.n), format!("{}/response", words::url_of(operation.id)));
+    let as_shown = Shown { name: &name, whole: &whole, bodies };
     let ended = attempt.ended.as_ref();
     let class = match ended {
         None => "is-running",
@@ -207,7 +218,7 @@ fn tried(node: &View, operation: &Operation, tried: &Tried<'_>, now: Timestamp) 
                 details data-key="answer" open[is_last_word(operation, attempt)] {
                     summary { "Its answer" @if *cut { ", the beginning" } }
                     (payload::headers(&response.headers))
-                    (payload::body(&response.body, &format!("{}/response", words::url_of(operation.id))))
+                    (payload::body(&response.body, as_shown))
                 }
             }
         }

@@ -1,5 +1,5 @@
 //! `/upstreams`: what stands before each upstream at this node and what it came to lately, the worst
-//! first, and a form to pause or resume.
+//! first, and forms to pause or resume it and to ask one whose breaker is open.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 use onceward::store::{Query, Standing as Stands};
 use onceward::tally::{AD_HOC, Counts, OTHER, SUBSCRIPTIONS, Span, Stats, name_of};
-use onceward::{Bar, Standing};
+use onceward::{Bar, Probed, Standing};
 
 use super::frame::{Frame, Here, Html, act, heading, number, stacked};
 use super::icons::Icon;
@@ -22,7 +22,7 @@ use super::stats::{self, Over, failing, percent, quantile, route_name, spans};
 use super::words::{self, sign};
 use crate::access::Roles;
 use crate::node::Node;
-use crate::operator::{Asked, Because, Sent};
+use crate::operator::{Asked, Because, NOT_ASKED, Sent};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -196,7 +196,7 @@ pub(super) async fn show(node: View, Asked(over): Asked<Over>) -> Result<Html, P
         (heading("Upstreams", &html! {
             "What stands before each route's upstream at this node, and what it came to. What is held back "
             "waits in the ledger, and nothing of it is lost."
-            @if !node.may(Roles::OPERATE) { " To pause or resume one needs the role operate." }
+            @if !node.may(Roles::OPERATE) { " To pause, resume or ask one needs the role operate." }
         }, "/v1/routes"))
         @if all.is_empty() {
             div.empty.card {
@@ -233,7 +233,7 @@ fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp)
                 @if let Some(standing) = standing {
                     div.tools {
                         (flows(node, name, standing, counts, now))
-                        @if node.may(Roles::OPERATE) { (form(name, node.engine.paused().contains_key(name))) }
+                        @if node.may(Roles::OPERATE) { (forms(node, name, standing)) }
                     }
                 }
             }
@@ -245,6 +245,10 @@ fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp)
                 // What is many has no route by which it is found.
                 @if standing.is_some() {
                     a href={ "/operations?route=" (words::in_query(name)) } { "Its operations" }
+                    // Those of sources, outboxes and subscriptions no caller can name.
+                    @if node.may(Roles::SEND) && !name.contains('/') {
+                        " · " a href={ "/send?route=" (words::in_query(name)) } { "Send a call" }
+                    }
                 }
             }
             @if !errors.is_empty() {
@@ -302,13 +306,13 @@ fn flows(node: &Node, name: &str, standing: &Standing, counts: &Counts, now: Tim
             }
         },
         Some(Bar::BreakerOpen) => {
-            html! { (sign("dead", Icon::Open, "breaker open")) (until) }
+            html! { (sign("dead", Icon::Open, "breaker open")) (until) (last_probe(standing.probed.as_ref(), now)) }
         }
         Some(Bar::UpstreamAsked) => {
             html! { (sign("doubt", Icon::Pending, "it asked to be left alone")) (until) }
         }
         Some(Bar::Rate | Bar::Slots) | None if standing.breaker == "half_open" => {
-            sign("doubt", Icon::HalfOpen, "breaker half-open: it is probed")
+            html! { (sign("doubt", Icon::HalfOpen, "breaker half-open: it is probed")) (last_probe(standing.probed.as_ref(), now)) }
         }
         Some(Bar::OutsideHours) => sign("told", Icon::Pending, "outside its hours"),
         Some(Bar::Rate | Bar::Slots) | None => html! {
@@ -344,10 +348,39 @@ fn opens_later(node: &Node, name: &str, now: Timestamp) -> Option<Timestamp> {
     (opens > now).then_some(opens)
 }
 
-fn form(name: &str, is_paused: bool) -> Markup {
+/// What the last probe came to, where nobody sends anything else.
+fn last_probe(probed: Option<&Probed>, now: Timestamp) -> Markup {
+    html! {
+        @if let Some(probed) = probed {
+            " " span.label { "· last probe " (words::time(probed.at, now)) ": "
+                @match (probed.status, &probed.error) {
+                    (Some(status), _) => (words::status(status)),
+                    (None, error) => bdi { (error.as_deref().unwrap_or("no answer")) },
+                }
+            }
+        }
+    }
+}
+
+fn forms(node: &Node, name: &str, standing: &Standing) -> Markup {
+    let is_paused = node.engine.paused().contains_key(name);
     let (path, word) = if is_paused { ("resume", "Resume") } else { ("pause", "Pause") };
-    let path = format!("/upstreams/{}/{path}", words::in_path(name));
-    act(word, &path, &html! {}, &format!("{word} {name}"))
+    let route = node.engine.route(name);
+    let health = route.as_ref().and_then(|route| route.protection.health.as_deref());
+    let path_of = |path: &str| format!("/upstreams/{}/{path}", words::in_path(name));
+    html! {
+        // A pause holds probes too.
+        @if standing.breaker != "closed" && !is_paused {
+            (act("Ask now", &path_of("probe"), &html! {
+                p.soft.small {
+                    "Sends probes at once: "
+                    @if let Some(health) = health { "GET " code { (health) } } @else { "HEAD, which changes nothing" }
+                    ". What the upstream answers decides: the breaker closes, or stays open until it would have been asked."
+                }
+            }, &format!("Ask {name} now")))
+        }
+        (act(word, &path_of(path), &html! {}, &format!("{word} {name}")))
+    }
 }
 
 pub(super) async fn pause(
@@ -366,4 +399,15 @@ pub(super) async fn resume(
 ) -> Result<Redirect, Problem> {
     node.engine.resume(&route, &person).await?;
     Ok(Redirect::to("/upstreams"))
+}
+
+/// Back to the upstream, which says what came of it.
+pub(super) async fn probe(
+    node: View,
+    Path(route): Path<String>,
+    Sent(person, _): Sent<Because>,
+) -> Result<Redirect, Problem> {
+    node.check_released(NOT_ASKED)?;
+    node.engine.probe_now(&route, &person).await?;
+    Ok(Redirect::to(&place(&route)))
 }

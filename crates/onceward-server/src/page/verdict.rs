@@ -9,7 +9,8 @@ use onceward::core::operation::{Operation, State};
 use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 
-use super::words;
+use super::{upstream_place, words};
+use crate::access::Roles;
 use crate::shape;
 use crate::view::View;
 
@@ -70,6 +71,7 @@ impl Before {
                 Bar::BreakerOpen => {
                     "the breaker of " (route) " is open"
                     @if let Some(until) = until { ", and it is asked again " (words::time(until, now)) }
+                    @if node.may(Roles::OPERATE) { "; " a href=(upstream_place(&operation.route)) { "ask it now" } }
                 }
                 Bar::UpstreamAsked => {
                     (route) " asked to be left alone"

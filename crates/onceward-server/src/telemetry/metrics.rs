@@ -1,27 +1,22 @@
 //! Every metric, named once: what `/metrics` serves, what docs/metrics.md lists, and what alerts and
 //! the dashboards may name.
 
-use std::sync::LazyLock;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+mod series;
+mod text;
 
-use prometheus_client::encoding::{prometheus_text, text};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::exemplar::HistogramWithExemplars;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use std::sync::LazyLock;
+use std::time::SystemTime;
+
+use self::series::{Gauge, Histogram};
+use self::text::Page;
+
+#[cfg(test)]
+pub(super) use self::series::Bucket;
+pub(crate) use self::series::{Counter, Counters, Gauges, Histograms};
+pub(super) use self::series::{Exemplar, Labels, Spread, Value};
 
 /// The process's metrics.
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
-
-/// Names and values of labels.
-pub(crate) type Labels = Vec<(&'static str, String)>;
-
-pub(crate) type Counters = Family<Labels, Counter>;
-pub(crate) type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
-pub(crate) type Histograms =
-    Family<Labels, HistogramWithExemplars<Labels>, fn() -> HistogramWithExemplars<Labels>>;
 
 /// Bounds in seconds: those of OpenTelemetry's HTTP metrics, and more for answers that take minutes.
 const BOUNDS: [f64; 17] = [
@@ -34,58 +29,73 @@ const QUICK_BOUNDS: [f64; 14] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
 
+/// How a metric moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
 /// What is said of a metric.
-#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Counter, gauge or histogram.
-    pub(crate) kind: &'static str,
-    /// As it is scraped.
+    pub(crate) kind: Kind,
+    /// As it is scraped, and as it is pushed.
     pub(crate) name: &'static str,
+    /// For docs/metrics.md, which a test makes.
+    #[cfg(test)]
     pub(crate) labels: &'static [&'static str],
+    /// A sentence without its dot.
     pub(crate) help: &'static str,
 }
+
+/// What the series of a metric have at a moment.
+pub(super) type Series = Vec<(Labels, Value)>;
 
 macro_rules! metrics {
     ($($kind:ident $field:ident $name:literal {$($label:literal),*} $help:literal)*) => {
         /// All of them, each with its labels.
         #[derive(Debug)]
         pub(crate) struct Metrics {
-            registry: Registry,
+            /// Since when is counted.
+            pub(super) begun: SystemTime,
             $(pub(crate) $field: metrics!(@type $kind),)*
         }
 
         /// What is said of each.
-        #[cfg(test)]
         pub(crate) const TABLE: &[Row] = &[$(Row {
             kind: metrics!(@kind $kind),
             name: $name,
+            #[cfg(test)]
             labels: &[$($label),*],
             help: $help,
         }),*];
 
         impl Metrics {
             fn new() -> Self {
-                let mut registry = Registry::default();
-                $(
-                    let $field: metrics!(@type $kind) = metrics!(@new $kind);
-                    // The ending of a counter is the encoder's to write.
-                    registry.register($name.trim_end_matches("_total"), $help, $field.clone());
-                )*
-                Self { registry, $($field),* }
+                Self { begun: SystemTime::now(), $($field: metrics!(@new $kind)),* }
+            }
+
+            /// All that have a series, and what these have now.
+            pub(super) fn read(&self) -> Vec<(&'static Row, Series)> {
+                let all = TABLE.iter().zip([$(self.$field.read()),*]);
+                all.filter(|(_, series)| !series.is_empty()).collect()
             }
         }
     };
-    (@kind quick) => { "histogram" };
-    (@kind $kind:ident) => { stringify!($kind) };
+    (@kind counter) => { Kind::Counter };
+    (@kind gauge) => { Kind::Gauge };
+    (@kind histogram) => { Kind::Histogram };
+    (@kind quick) => { Kind::Histogram };
     (@type counter) => { Counters };
     (@type gauge) => { Gauges };
     (@type histogram) => { Histograms };
     (@type quick) => { Histograms };
-    (@new counter) => { Counters::default() };
-    (@new gauge) => { Gauges::default() };
-    (@new histogram) => { Histograms::new_with_constructor(histogram) };
-    (@new quick) => { Histograms::new_with_constructor(quick) };
+    (@new counter) => { Counters::new(Counter::default) };
+    (@new gauge) => { Gauges::new(Gauge::default) };
+    (@new histogram) => { Histograms::new(|| Histogram::new(&BOUNDS)) };
+    (@new quick) => { Histograms::new(|| Histogram::new(&QUICK_BOUNDS)) };
 }
 
 metrics! {
@@ -125,6 +135,7 @@ metrics! {
     gauge outbox_parked "onceward_outbox_parked" {"outbox"} "Rows of an outbox that can never become a call"
     gauge outbox_reading "onceward_outbox_reading" {"outbox"} "Whether this node reads an outbox: 0 where it fails, or another node does"
     counter spans "onceward_spans_total" {"result"} "Spans of traces, by what became of them: sent or lost"
+    counter exports "onceward_metric_exports_total" {"result"} "Metrics over OTLP, by what became of each time that they were pushed: sent or lost"
     gauge standing "onceward_operations" {"standing"} "Operations in the ledger that are not done, by where they stand"
     gauge oldest_due "onceward_oldest_due_seconds" {} "For how long accepted work has been due that is not sent, at most; 0 where none is"
     gauge in_doubt_age "onceward_in_doubt_age_seconds" {} "For how long what is in doubt has been known, at most; 0 where nothing is"
@@ -137,43 +148,24 @@ metrics! {
     gauge ledger_commits "onceward_ledger_commits" {} "Durable writes since the start, each for a group"
 }
 
-fn histogram() -> HistogramWithExemplars<Labels> {
-    HistogramWithExemplars::new(BOUNDS.into_iter())
-}
-
-fn quick() -> HistogramWithExemplars<Labels> {
-    HistogramWithExemplars::new(QUICK_BOUNDS.into_iter())
-}
-
-/// Labels of a metric.
-pub(crate) fn labels<const N: usize>(of: [(&'static str, &str); N]) -> Labels {
-    of.map(|(name, value)| (name, value.to_owned())).into()
-}
-
 impl Metrics {
     /// In OpenMetrics where it `is_open`, with exemplars; else in the format of Prometheus before that.
     /// Tells its content type.
     pub(crate) fn render(&self, is_open: bool) -> (&'static str, String) {
-        let mut written = String::new();
-        // To write into memory does not fail.
-        let _ = if is_open {
-            text::encode(&mut written, &self.registry)
-        } else {
-            prometheus_text::encode(&mut written, &self.registry)
-        };
-        let content_type = if is_open {
-            "application/openmetrics-text; version=1.0.0; charset=utf-8"
-        } else {
-            prometheus_text::CONTENT_TYPE
-        };
-        (content_type, written)
+        let content_type = if is_open { text::OPEN } else { text::PLAIN };
+        (content_type, Page { metrics: self.read(), is_open }.to_string())
     }
 }
 
-/// Takes note of how long something took, and in which trace.
-pub(crate) fn took(of: &Histograms, labels: &Labels, took: Duration, trace: Option<String>) {
-    let exemplar = trace.map(|trace| vec![("trace_id", trace)]);
-    of.get_or_create(labels).observe(took.as_secs_f64(), exemplar, None);
+impl Row {
+    /// What its numbers are in, by the name and in UCUM; nothing of what is counted.
+    pub(super) fn unit(&self) -> &'static str {
+        match self.name.rsplit('_').next() {
+            Some("seconds") => "s",
+            Some("bytes") => "By",
+            _ => "",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +173,7 @@ mod tests {
     use std::fmt::Write as _;
     use std::fs;
     use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
     use super::*;
     use crate::generated;
@@ -199,13 +192,39 @@ mod tests {
         for row in TABLE {
             let Row { kind, name, help, .. } = row;
             assert!(name.starts_with("onceward_"), "{name}");
-            assert_eq!(*kind == "counter", name.ends_with("_total"), "{name}");
-            assert!(*kind != "histogram" || name.ends_with("_seconds"), "{name}");
+            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            assert!(*kind != Kind::Histogram || name.ends_with("_seconds"), "{name}");
             assert!(!help.is_empty() && !help.ends_with('.'), "{name}: the dot is added");
+            assert!(!help.contains(['\\', '\n']), "{name}: nothing of it is escaped");
         }
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), TABLE.len());
+    }
+
+    /// What Prometheus makes of a name that comes by OTLP (prometheus/otlptranslator, with suffixes): its words,
+    /// the unit where it is none of them, and at the end what it is of.
+    fn in_prometheus(row: &Row) -> String {
+        let mut words: Vec<_> = row.name.split('_').collect();
+        let unit = match row.unit() {
+            "s" => Some("seconds"),
+            "By" => Some("bytes"),
+            "" => None,
+            other => panic!("Prometheus would put {other} behind {}", row.name),
+        };
+        words.extend(unit.filter(|unit| !row.name.split('_').any(|word| word == *unit)));
+        if row.kind == Kind::Counter {
+            words.retain(|word| *word != "total");
+            words.push("total");
+        }
+        words.join("_")
+    }
+
+    #[test]
+    fn a_metric_that_is_pushed_is_called_in_prometheus_as_one_that_is_scraped() {
+        for row in TABLE {
+            assert_eq!(in_prometheus(row), row.name);
+        }
     }
 
     #[test]
@@ -213,7 +232,8 @@ mod tests {
         let mut table = "| metric | kind | labels | what |\n| --- | --- | --- | --- |\n".to_owned();
         for Row { kind, name, labels, help } in TABLE {
             let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
-            writeln!(table, "| `{name}` | {kind} | {} | {help} |", labels.join(", ")).unwrap();
+            let (kind, labels) = (kind.name(), labels.join(", "));
+            writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
         }
         let wanted = generated::between(&generated::text(PAGE), BEGIN, END, &table);
         generated::hold(PAGE, &wanted);
@@ -265,10 +285,10 @@ mod tests {
     #[test]
     fn both_formats_have_every_series_and_openmetrics_the_exemplars() {
         let metrics = Metrics::new();
-        let of = labels([("route", "r\"\n"), ("ending", "answered")]);
-        let trace = "0af7651916cd43dd8448eb211c80319c".to_owned();
-        took(&metrics.attempt_seconds, &of, Duration::from_millis(60), Some(trace));
-        metrics.operations.get_or_create(&Labels::new()).inc();
+        let series = metrics.attempt_seconds.of([("route", "r\"\n"), ("ending", "answered")]);
+        let trace = 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c;
+        series.observe(Duration::from_millis(60), Some(trace));
+        metrics.operations.of([]).inc();
         let (_, plain) = metrics.render(false);
         assert!(plain.contains("\nonceward_operations_total 1\n"), "{plain}");
         assert!(plain.contains("# TYPE onceward_operations_total counter"), "{plain}");

@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use super::metrics::{METRICS, labels};
+use super::metrics::METRICS;
 use crate::outbox::{Parked, Shown, Stands};
 
 /// Rows became operations, or were some already.
@@ -20,8 +20,7 @@ pub(crate) fn parked(outbox: &str, parked: &Parked) {
 }
 
 fn rows(outbox: &str, result: &'static str, count: u64) {
-    let of = labels([("outbox", outbox), ("result", result)]);
-    METRICS.outbox_rows.get_or_create(&of).inc_by(count);
+    METRICS.outbox_rows.of([("outbox", outbox), ("result", result)]).inc_by(count);
 }
 
 /// Where an outbox stands from now on.
@@ -41,11 +40,11 @@ pub(crate) fn fails(outbox: &str, why: &str) {
 /// How outboxes are doing, for whoever reads the metrics now.
 pub(crate) fn gauges<'a>(outboxes: impl Iterator<Item = (&'a str, &'a Shown)>) {
     for (outbox, shown) in outboxes {
-        let of = labels([("outbox", outbox)]);
+        let labels = [("outbox", outbox)];
         let lag = shown.lag.unwrap_or_default().as_secs_f64();
-        METRICS.outbox_lag.get_or_create(&of).set(lag);
-        METRICS.outbox_parked.get_or_create(&of).set(shown.parked_now as f64);
+        METRICS.outbox_lag.of(labels).set(lag);
+        METRICS.outbox_parked.of(labels).set(shown.parked_now as f64);
         let is_reading = shown.stands == Stands::Reading;
-        METRICS.outbox_reading.get_or_create(&of).set(f64::from(u8::from(is_reading)));
+        METRICS.outbox_reading.of(labels).set(f64::from(u8::from(is_reading)));
     }
 }

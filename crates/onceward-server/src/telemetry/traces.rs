@@ -24,16 +24,13 @@ use onceward::upstream::Upstream;
 use tracing::info;
 
 use super::label;
-use super::otlp::{Attributes, Kind, Outgoing, Span};
+use super::otlp::{Attributes, Collector, Kind, Outgoing, Span};
 use crate::config::{IN_URL, TelemetryConfig};
 
 pub(crate) use self::arriving::{Traced, arrive, pass_on, watch};
 
 /// What is told of traces by this process; nothing before it serves.
 static TRACES: OnceLock<Traces> = OnceLock::new();
-
-/// How long the last spans may take at the end.
-const FINISH: Duration = Duration::from_secs(3);
 
 struct Traces {
     /// Nothing where nobody is told of any.
@@ -51,11 +48,13 @@ struct Telling {
 
 /// Begins to tell of traces, where the configuration says to whom.
 pub(crate) fn begin(config: &TelemetryConfig, upstream: &Arc<dyn Upstream>) {
-    let telling = config.traces.as_ref().map(|url| {
-        info!(collector = %url, "traces are told");
+    let telling = config.traces.as_ref().map(|exporter| {
+        info!(collector = %exporter.url, "traces are told");
+        let what = "spans of traces";
+        let collector = Collector::of(what, exporter, &config.resource, Arc::clone(upstream));
         Telling {
             sampling: config.sampling,
-            outgoing: Outgoing::to(url, &config.exporter, Arc::clone(upstream)),
+            outgoing: Outgoing::to(collector, config.batches),
             engine: OnceLock::new(),
         }
     });
@@ -74,7 +73,7 @@ pub(crate) fn follow(engine: &Arc<Engine>) {
 /// Sends what waits.
 pub(crate) async fn finish() {
     if let Some(telling) = telling() {
-        telling.outgoing.finish(FINISH).await;
+        telling.outgoing.finish().await;
     }
 }
 
@@ -96,8 +95,8 @@ pub(crate) fn trace_id(operation: &Operation) -> Option<String> {
 }
 
 /// The id of an operation's trace, where somebody tells of it.
-pub(super) fn exemplar(operation: &Operation) -> Option<String> {
-    trace_of(operation).filter(TraceContext::is_sampled).map(|context| context.trace_id())
+pub(super) fn exemplar(operation: &Operation) -> Option<u128> {
+    trace_of(operation).filter(TraceContext::is_sampled).map(|context| context.trace)
 }
 
 /// Where a person looks at a trace, where somebody tells of it.

@@ -4,12 +4,12 @@ use onceward::core::operation::Operation;
 use onceward::{Heard, Testimony};
 use tracing::{debug, info, warn};
 
-use super::metrics::{METRICS, labels};
+use super::metrics::METRICS;
 use crate::source::Came;
 
 /// One was verified.
 pub(crate) fn received(source: &str, came: Came) {
-    METRICS.webhooks.get_or_create(&labels([("source", source), ("result", came.name())])).inc();
+    METRICS.webhooks.of([("source", source), ("result", came.name())]).inc();
     debug!(source, result = came.name(), "webhook");
 }
 
@@ -24,8 +24,7 @@ pub(crate) fn set_aside(source: &str, came: Came, operation: Option<&Operation>,
 
 /// One was refused.
 pub(crate) fn rejected(source: &str, reason: &'static str, why: &str, is_kept: bool) {
-    let of = labels([("source", source), ("reason", reason)]);
-    METRICS.webhooks_rejected.get_or_create(&of).inc();
+    METRICS.webhooks_rejected.of([("source", source), ("reason", reason)]).inc();
     if is_kept {
         warn!(source, reason, why, "webhook refused");
     } else {
@@ -35,15 +34,14 @@ pub(crate) fn rejected(source: &str, reason: &'static str, why: &str, is_kept: b
 
 /// One could not be taken when it came.
 pub(crate) fn unavailable(source: &str, reason: &'static str) {
-    let of = labels([("source", source), ("reason", reason)]);
-    METRICS.webhooks_unavailable.get_or_create(&of).inc();
+    METRICS.webhooks_unavailable.of([("source", source), ("reason", reason)]).inc();
     debug!(source, reason, "webhook not taken now");
 }
 
 /// One was evidence.
 pub(crate) fn heard(source: &str, testimony: &Testimony, heard: &Heard) {
     let ended = heard.ended.len() as u64;
-    METRICS.webhooks_resolved.get_or_create(&labels([("source", source)])).inc_by(ended);
+    METRICS.webhooks_resolved.of([("source", source)]).inc_by(ended);
     let (route, says) = (testimony.route.as_str(), testimony.says.name());
     for operation in &heard.ended {
         info!(source, route, %operation, says, "a webhook ended a doubt");

@@ -16,9 +16,9 @@ const ENDPOINTS: &[(&str, &str)] = &[
     (
         "read",
         "GET /metrics, GET /v1/sagas, GET /sagas, GET /sagas/{id}, GET /v1/operations, GET /v1/approvals, GET /v1/claims, GET /v1/routes,
-         GET /v1/routes/demo/advice, GET /v1/routes/demo/reconcile, GET /v1/bulk, GET /v1/bulk/b,
+         GET /v1/routes/demo/advice, GET /v1/routes/demo/reconcile, GET /v1/bulk, GET /v1/bulk/b, GET /v1/filters,
          GET /v1/outbox, GET /v1/outbox/o, GET /v1/sources, GET /v1/sources/s, GET /v1/stats,
-         GET /v1/duplicates, GET /v1/events, GET /v1/events/{id}, GET /v1/subscriptions,
+         GET /v1/duplicates, GET /v1/suspects, GET /v1/events, GET /v1/events/{id}, GET /v1/subscriptions,
          GET /v1/subscriptions/s, GET /events, GET /events/{id}, GET /subscriptions, GET /,
          GET /operations, GET /dead, GET /in-doubt, GET /bulk, GET /bulk/b, GET /operations/{id}, GET /sources,
          GET /upstreams, GET /outboxes, GET /keys, GET /duplicates, HEAD /v1/operations",
@@ -34,11 +34,13 @@ const ENDPOINTS: &[(&str, &str)] = &[
          POST /v1/operations/{id}/lookup, DELETE /v1/keys/demo/k, POST /v1/keys/demo/k/extend,
          POST /v1/keys/demo/k/rotate, POST /v1/keys/revoke, DELETE /v1/claims/s/k,
          POST /v1/routes/demo/pause, POST /v1/routes/demo/resume, POST /v1/routes/demo/lookup,
+         POST /v1/routes/demo/probe, POST /upstreams/demo/probe,
          POST /v1/sagas/{id}/pause, POST /v1/sagas/{id}/resume, POST /v1/sagas/{id}/retry,
          POST /v1/sagas/{id}/cancel, POST /v1/sagas/{id}/resolve, POST /sagas/{id}/pause,
          POST /sagas/{id}/resume, POST /sagas/{id}/retry, POST /sagas/{id}/cancel,
          POST /sagas/{id}/resolve, POST /v1/resolve, POST /v1/bulk, POST /v1/bulk/b/stop, POST /v1/outbox/o/retry, POST /bulk,
-         GET /bulk/plan, POST /bulk/b/stop, GET /operations/{id}/redeliver,
+         GET /bulk/plan, POST /bulk/plan, POST /bulk/b/stop, POST /v1/filters,
+         DELETE /v1/filters/f, POST /filters, POST /filters/delete, GET /operations/{id}/redeliver,
          POST /operations/{id}/redeliver, POST /operations/{id}/resend, GET /operations/{id}/cancel,
          POST /operations/{id}/cancel, GET /operations/{id}/resolve, POST /operations/{id}/resolve,
          GET /operations/{id}/forget, POST /operations/{id}/forget, GET /operations/{id}/lookup,
@@ -56,6 +58,8 @@ const ENDPOINTS: &[(&str, &str)] = &[
     ),
     // One role alone does not open it: it sends again, and shows what was sent.
     ("operate and payloads", "GET /operations/{id}/resend"),
+    // It shows what became of it.
+    ("send and read", "GET /send, POST /send"),
 ];
 
 const ROLES: [&str; 5] = ["send", "read", "payloads", "operate", "admin"];

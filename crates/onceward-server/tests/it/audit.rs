@@ -102,7 +102,17 @@ fn the_evidence_of_an_operation_has_its_acts_as_the_audit_has_them() {
     let id = gateway.until_state("e-1", "dead")["id"].as_str().unwrap().to_owned();
     gateway.run(&["redeliver", &id, "--reason", "one by one"]).ok();
     gateway.until_state("e-1", "done");
-    let bulk = ["bulk", "redeliver", "--state", "dead", "--reason", "all of them", "--rate", "100"];
+    let bulk = [
+        "bulk",
+        "redeliver",
+        "--state",
+        "dead",
+        "--reason",
+        "all of them",
+        "--rate",
+        "100",
+        "--yes",
+    ];
     gateway.run(&bulk).ok();
     let second = gateway.until_state("e-2", "done")["id"].as_str().unwrap().to_owned();
     for (id, number, deed) in [(&id, 3, "redelivered"), (&second, 4, "began to redeliver in bulk")]

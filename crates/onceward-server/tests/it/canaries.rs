@@ -193,6 +193,7 @@ fn no_secret_is_seen_at_any_place_that_shows_something() {
         "/v1/stats",
         "/v1/stats?over=1h",
         "/v1/duplicates",
+        "/v1/suspects",
         "/v1/events",
         "/v1/subscriptions",
         "/v1/audit",
@@ -211,6 +212,8 @@ fn no_secret_is_seen_at_any_place_that_shows_something() {
         &["sources", "hooks"],
         &["check"],
         &["check", "--json"],
+        &["config", "show"],
+        &["config", "show", "--json"],
     ] {
         let told = gateway.run(verb);
         expect_none(&verb.join(" "), &format!("{}{}", told.out, told.err));

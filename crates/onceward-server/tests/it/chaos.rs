@@ -128,8 +128,10 @@ fn every_hop_of_every_operation_is_logged_with_its_key() {
     let rests = ["done", "done after retries", "in doubt: a person has to resolve it"];
     for key in &events {
         assert_eq!(of(key, "remembered").len(), 1, "{key}");
-        let attempts: Vec<_> =
+        // Each is told once it is on disk, when the next may be under way already.
+        let mut attempts: Vec<_> =
             of(key, "attempted").iter().map(|line| line["attempt"].as_u64().unwrap()).collect();
+        attempts.sort_unstable();
         assert!(
             !attempts.is_empty() && attempts.iter().copied().eq(1..=attempts.len() as u64),
             "{key}: {attempts:?}"

@@ -30,7 +30,10 @@ fn help_and_version_and_completions_print() {
     let world = World::new();
     let help = world.run(&["--help"]).ok();
     assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
-    assert!(world.run(&["--version"]).ok().starts_with("onceward "));
+    let version = world.run(&["--version"]).ok();
+    let document = world.run(&["--version", "--json"]).json();
+    assert_eq!(version, format!("onceward {}\n", document["version"].as_str().unwrap_or_default()));
+    assert!(document.get("commit").is_some() && document["contract"] == "2026-11", "{document}");
     for shell in ["bash", "zsh", "fish"] {
         assert!(world.run(&["completions", shell]).ok().contains("redeliver"), "{shell}");
     }
@@ -47,7 +50,7 @@ fn help_and_version_and_completions_print() {
 #[test]
 fn a_gateway_that_is_not_there_is_named_with_the_mend() {
     let world = World::new();
-    let said = world.run(&["--url", "http://127.0.0.1:1", "ls"]).failed(1);
+    let said = world.run(&["--url", "http://127.0.0.1:1", "ls"]).failed(75);
     assert!(said.contains("http://127.0.0.1:1/") && said.contains("onceward serve"), "{said}");
 }
 

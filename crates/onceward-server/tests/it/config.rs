@@ -78,5 +78,43 @@ fn a_verb_finds_the_gateway_without_the_variables_of_its_routes() {
     let world = World::new();
     world.write("onceward.toml", "listen = \"127.0.0.1:1\"\n[routes.a]\nupstream = \"https://a.example.com\"\nset_headers = { Authorization = \"Bearer ${NOT_SET_HERE}\" }\n");
     assert!(world.run(&["check"]).failed(78).contains("NOT_SET_HERE"));
-    assert!(world.run(&["ls"]).failed(1).contains("http://127.0.0.1:1/"));
+    assert!(world.run(&["ls"]).failed(75).contains("http://127.0.0.1:1/"));
+}
+
+#[test]
+fn what_holds_is_shown_with_who_says_it() {
+    let world = World::new();
+    world.write("onceward.toml", "[routes.crm]\nupstream = \"https://crm.example.com\"\ntimeout = \"9s\"\nset_headers = { x = \"canary\" }\n");
+    let mut command = world.command(&["config", "show"]);
+    command.env("ONCEWARD_LIMITS__IDLE_TIMEOUT", "8s");
+    let shown = crate::world::Ended::from(command.output().expect("it runs")).ok();
+    for line in [
+        "routes.crm.timeout\t9s\tonceward.toml:3\n",
+        "limits.idle_timeout\t8s\tONCEWARD_LIMITS__IDLE_TIMEOUT\n",
+        "routes.crm.set_headers.x\t…\tonceward.toml:4\n",
+        "listen\t127.0.0.1:7077\tdefault\n",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    let document = world.run(&["config", "show", "--json"]).json();
+    let rows = document.as_array().expect("a list");
+    assert!(rows.iter().any(|it| it["key"] == "strict" && it["from"] == "default"), "{document}");
+}
+
+#[test]
+fn the_example_is_a_file_that_the_gateway_takes_and_the_schema_is_json() {
+    let world = World::new();
+    let example = world.run(&["config", "example"]).ok();
+    world.write("onceward.toml", &example);
+    world.run(&["check", "--file-only"]).ok();
+    assert_eq!(world.run(&["config", "schema"]).json()["type"], "object");
+}
+
+#[test]
+fn what_a_flag_may_come_from_is_no_part_of_the_configuration() {
+    let world = World::new();
+    let mut command = world.command(&["check", "--file-only"]);
+    let variables = ["TENANT", "CA_FILE", "CONTEXT", "WEBHOOK_SECRET"];
+    command.envs(variables.map(|name| (format!("ONCEWARD_{name}"), "x")));
+    crate::world::Ended::from(command.output().expect("it runs")).ok();
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::crash_load::{Load, settle_and_check};
+use crate::crash_load::{Load, settle_and_check, until_acknowledged};
 use crate::crash_world::{Gateway, World, spawn};
 use onceward_proof::chance::Chance;
 use onceward_proof::check::Log;
@@ -62,8 +62,10 @@ async fn killed_while_it_starts(world: &World, chance: &mut Chance) {
 }
 
 async fn burst(gateway: &mut Gateway, log: &Arc<Log>, chance: &mut Chance, cycle: u64) {
+    let before = log.acknowledged().len();
     let load = Load::start(gateway.address, log, chance, &cycle.to_string(), CALLERS);
     tokio::time::sleep(Duration::from_millis(5 + chance.below(76))).await;
+    until_acknowledged(log, before + chance.below(16) as usize).await;
     gateway.kill();
     load.end().await;
 }

@@ -9,12 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinHandle;
 
-use crate::crash_world::{Gateway, World};
+use crate::crash_world::{Gateway, World, until};
 use onceward_proof::chance::Chance;
 use onceward_proof::check::{Ask, Checked, Log, Told, check};
 use onceward_proof::line::{Line, Message};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// Waits until so many calls are acknowledged: on a slow machine that takes longer.
+pub(crate) async fn until_acknowledged(log: &Log, count: usize) {
+    let is_enough = || log.acknowledged().len() >= count;
+    until("calls to be acknowledged", async || is_enough().then_some(())).await;
+}
 
 /// Callers that are under way.
 pub(crate) struct Load {

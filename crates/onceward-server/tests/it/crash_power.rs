@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::crash_load::{Load, settle_and_check};
+use crate::crash_load::{Load, settle_and_check, until_acknowledged};
 use crate::crash_world::{Gateway, World, until};
 use onceward_proof::chance::Chance;
 use onceward_proof::check::{Log, Told};
@@ -135,8 +135,10 @@ async fn burst(
     chance: &mut Chance,
     name: u64,
 ) {
+    let before = log.acknowledged().len();
     let load = Load::start(gateway.address, log, chance, &name.to_string(), CALLERS);
     tokio::time::sleep(Duration::from_millis(30 + chance.below(170))).await;
+    until_acknowledged(log, before + 10).await;
     powered.cut(gateway).await;
     load.end().await;
     powered.restore().await;

@@ -13,7 +13,7 @@ use onceward_proof::chance::Chance;
 use onceward_proof::figures::{Figures, number, seed, tell};
 use onceward_proof::line::Line;
 
-use crate::crash_world::World;
+use crate::crash_world::{World, until};
 use crate::sources::{hex, seconds};
 
 const SECRET_BYTES: &[u8; 24] = b"canary-of-24-bytes-is-me";
@@ -97,9 +97,11 @@ async fn killed_while_webhooks_stream_in_it_delivers_each_that_it_acknowledged_o
     let mut told = Figures::of("webhooks", seed);
     let mut chance = Chance(seed);
     let (numbers, acknowledged) = (Arc::new(AtomicU64::new(0)), Acknowledged::default());
+    let count = || acknowledged.lock().unwrap().len();
     for _ in 0..cycles {
         let mut gateway = world.start().await;
         let over = Arc::new(AtomicBool::new(false));
+        let before = count();
         let provider = |_| {
             let (numbers, over) = (Arc::clone(&numbers), Arc::clone(&over));
             let (acknowledged, chance) = (Arc::clone(&acknowledged), Chance(chance.next()));
@@ -107,6 +109,8 @@ async fn killed_while_webhooks_stream_in_it_delivers_each_that_it_acknowledged_o
         };
         let providers: Vec<_> = (0..PROVIDERS).map(provider).collect();
         tokio::time::sleep(Duration::from_millis(5 + chance.below(76))).await;
+        let enough = before + chance.below(6) as usize;
+        until("webhooks to be acknowledged", async || (count() >= enough).then_some(())).await;
         gateway.kill();
         over.store(true, Ordering::Release);
         for provider in providers {

@@ -97,7 +97,10 @@ fn duplicates_are_told_with_what_they_got_and_what_they_would_have_doubled() {
     send_some(&server);
     let shown = page(&server, "/duplicates");
     assert!(shown.contains("<strong>2</strong> blocked"), "{shown}");
-    let list = |page: &str| page.split("id=\"latest\"").nth(1).unwrap().to_owned();
+    let list = |page: &str| {
+        let list = page.split("id=\"latest\"").nth(1).unwrap();
+        list.split("</section>").next().unwrap().to_owned()
+    };
     let latest = list(&shown);
     assert_eq!(latest.matches("<tr>").count(), 4, "a head, and three that came again: {latest}");
     let first = server.operations().into_iter().find(|it| it["key"] == "order-1").unwrap();
@@ -107,6 +110,72 @@ fn duplicates_are_told_with_what_they_got_and_what_they_would_have_doubled() {
     assert!(mismatches.contains("order-2") && !mismatches.contains("order-1"), "{mismatches}");
     assert_eq!(server.ask("GET", "/duplicates?got=all", &[HTML], "").status, 400);
     assert_eq!(server.ask("GET", "/duplicates?cursor=x", &[HTML], "").status, 400);
+}
+
+#[test]
+fn the_same_request_under_another_key_is_listed_with_the_first_one() {
+    let server = Server::start();
+    assert!(page(&server, "/duplicates").contains("None was seen."));
+    for key in ["retry-1", "retry-2", "retry-3"] {
+        assert_eq!(call(&server, "/to/demo/orders", key, "{\"qty\": 1}"), 201);
+    }
+    let list = page(&server, "/duplicates");
+    let list = list.split("id=\"suspects\"").nth(1).unwrap();
+    let row = list.split("<tr>").nth(2).unwrap();
+    for said in [">retry-3</a>", ">retry-1</a>", "no. 2 since it", "POST /orders", "anybody"] {
+        assert!(row.contains(said), "{said}: {row}");
+    }
+    let seen = server.ask("GET", "/v1/suspects?limit=1", &[], "").json();
+    let (newest, next) = (&seen["data"][0], seen["next"].as_str().unwrap());
+    let id = |key: &str| {
+        let all = server.operations();
+        all.into_iter().find(|it| it["key"] == key).unwrap()["id"].clone()
+    };
+    assert_eq!((&newest["operation"], &newest["first"]), (&id("retry-3"), &id("retry-1")));
+    assert_eq!((&newest["again"], &newest["route"]), (&2.into(), &"demo".into()));
+    let rest = server.ask("GET", &format!("/v1/suspects?cursor={next}"), &[], "").json();
+    assert_eq!(rest["data"].as_array().map(Vec::len), Some(1), "{rest}");
+    assert_eq!(rest["data"][0]["operation"], id("retry-2"));
+}
+
+#[test]
+fn the_overview_says_what_ended_badly_since_somebody_last_looked() {
+    let server = Server::start();
+    let look = |cookie: Option<&str>, more: &[(&str, &str)]| {
+        let cookie = cookie.map(|cookie| ("Cookie", cookie));
+        let headers: Vec<_> =
+            [HTML].into_iter().chain(cookie).chain(more.iter().copied()).collect();
+        let answer = server.ask("GET", "/", &headers, "");
+        let kept = answer.header("set-cookie").map(|it| it.split(';').next().unwrap().to_owned());
+        let text = answer.text();
+        let since = text.split("id=\"since\">").nth(1).map(|it| it.split("</p>").next().unwrap());
+        (kept, since.map(str::to_owned))
+    };
+    let (kept, since) = look(None, &[]);
+    assert_eq!(since, None, "without a cookie nothing is said");
+    let first = kept.unwrap();
+    let now: i64 = first.strip_prefix("onceward-looked=0.").unwrap().parse().unwrap();
+    assert_eq!(look(Some(&first), &[]).1, None, "it is the same visit");
+    send_some(&server);
+    let yesterday = format!("onceward-looked=0.{}", now - 20 * 3_600_000);
+    let (kept, since) = look(Some(&yesterday), &[]);
+    let since = since.unwrap();
+    for said in [
+        "<strong>1</strong> dead</a>",
+        "<strong>1</strong> in doubt</a>, ",
+        "of 6 operations that came",
+        "href=\"/operations?state=dead&amp;after=",
+    ] {
+        assert!(since.replace("<span class=\"soft\">", "").contains(said), "{said}: {since}");
+    }
+    let kept = kept.unwrap();
+    assert!(kept.starts_with(&format!("onceward-looked={}.", now - 20 * 3_600_000)), "{kept}");
+    assert!(look(Some(&kept), &[]).1.is_some(), "read again it is the same visit");
+    let by_itself = look(Some(&yesterday), &[("Onceward-By-Itself", "true")]);
+    assert_eq!(by_itself, (None, None), "what a page reads by itself is no look");
+    let list = since.split("href=\"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(page(&server, &list.replace("&amp;", "&")).contains("order-5"));
+    assert_eq!(look(Some("onceward-looked=7.99999999999999999"), &[]).1, None);
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn every_configuration_and_variable_of_deploy_is_taken() {
         world.write("shown.toml", &shown(&run.configuration));
         for file in ["onceward.toml", "shown.toml"] {
             let check = |also: Option<&str>| {
-                let mut command = world.command(&["check", "--config", file]);
+                let mut command = world.command(&["check", "--file-only", "--config", file]);
                 command.env("STRIPE_KEY", "sk").envs(&run.environment);
                 command.envs(also.map(|name| (name, "1")));
                 command.output().unwrap()

@@ -40,17 +40,22 @@ fn what_is_erased_is_in_no_file_and_a_late_duplicate_is_refused() {
     gateway.run(&["forget", "pay", "j-1", "--reason", "she asked"]).ok();
     let folder = world.path("onceward-data");
     assert!(is_in_a_file(&folder, CANARY), "it is there before");
-    let plan = gateway.run(&["erase", "--subject", "jane", "--plan"]).ok();
+    let plan = gateway.run(&["erase", "--subject", "jane", "--dry-run"]).ok();
     assert_eq!(plan, "20\twould be erased\n");
     assert_eq!(send(&gateway, "j-2", "jane", CANARY).header("idempotent-replayed"), Some("true"));
-    let done = gateway.run(&["erase", "--subject", "jane", "--reason", "article 17, case 4"]).ok();
+    let done = gateway
+        .run(&["erase", "--subject", "jane", "--yes", "--reason", "article 17, case 4"])
+        .ok();
     assert_eq!(done, "20\terased\n");
     let late = send(&gateway, "j-2", "jane", CANARY);
     assert_eq!((late.status, &late.json()["code"]), (410, &json!("key-invalidated")));
     assert!(late.text().contains("article 17"), "{}", late.text());
     let shown = gateway.run(&["show", &id, "--json"]).ok();
     assert!(!shown.contains(CANARY) && shown.contains("article 17"), "{shown}");
-    assert_eq!(gateway.run(&["erase", "--subject", "jane", "--reason", "r"]).ok(), "0\terased\n");
+    assert_eq!(
+        gateway.run(&["erase", "--subject", "jane", "--yes", "--reason", "r"]).ok(),
+        "0\terased\n"
+    );
     assert_eq!(
         send(&gateway, "o-2", "other", "kept-of-another").header("idempotent-replayed"),
         Some("true")
@@ -88,7 +93,8 @@ fn no_byte_of_what_is_erased_is_left_in_any_file_while_others_go_on() {
         let body = json!({"of": CANARY, "round": round}).to_string();
         assert_eq!(gateway.call("POST", "/to/pay/x", &headers, &body).status, 202);
     }
-    let refused = gateway.run(&["erase", "--subject", "jane", "--reason", "r", "--json"]).json();
+    let refused =
+        gateway.run(&["erase", "--subject", "jane", "--yes", "--reason", "r", "--json"]).json();
     assert_eq!(refused["operations"], 0, "what has not ended stays: {refused}");
     assert_eq!(refused["open_count"], 3);
     upstream.set(201);
@@ -97,7 +103,8 @@ fn no_byte_of_what_is_erased_is_left_in_any_file_while_others_go_on() {
         send(&gateway, &format!("o-{round}"), "other", "kept-of-another");
     }
     let folder = world.path("onceward-data");
-    let done = gateway.run(&["erase", "--subject", "jane", "--reason", "r", "--json"]).json();
+    let done =
+        gateway.run(&["erase", "--subject", "jane", "--yes", "--reason", "r", "--json"]).json();
     assert_eq!((&done["operations"], &done["open_count"]), (&json!(3), &json!(0)));
     assert!(!is_in_a_file(&folder, CANARY), "while the gateway runs");
     assert!(is_in_a_file(&folder, "kept-of-another"), "only what was meant");
@@ -115,7 +122,7 @@ fn what_is_killed_in_the_midst_of_erasing_goes_on_with_the_next_start() {
     for n in 0..60 {
         send(&gateway, &format!("j-{n}"), "jane", CANARY);
     }
-    let (_asking, ..) = gateway.start(&["erase", "--subject", "jane", "--reason", "r"]);
+    let (_asking, ..) = gateway.start(&["erase", "--subject", "jane", "--yes", "--reason", "r"]);
     // As soon as the first of them is erased.
     until("it has begun", || {
         let shown = gateway.call("GET", "/v1/audit?limit=1", &[], "").json();
@@ -125,7 +132,7 @@ fn what_is_killed_in_the_midst_of_erasing_goes_on_with_the_next_start() {
     world.run(&["check", "--ledger"]).ok();
     gateway = world.serve();
     // What was not begun is erased by asking again.
-    gateway.run(&["erase", "--subject", "jane", "--reason", "r"]).ok();
+    gateway.run(&["erase", "--subject", "jane", "--yes", "--reason", "r"]).ok();
     assert!(!is_in_a_file(&world.path("onceward-data"), CANARY));
     for n in 0..60 {
         assert_eq!(send(&gateway, &format!("j-{n}"), "jane", "x").status, 410, "{n}");
@@ -145,13 +152,16 @@ fn one_key_and_all_of_a_caller_are_erased_too() {
     for key in ["a", "b", "c"] {
         assert_eq!(post(key).status, 201);
     }
-    let one = ["erase", "--key", "pay", "a", "--of", "ada", "--reason", "r"];
+    let one = ["erase", "--key", "pay", "a", "--of", "ada", "--yes", "--reason", "r"];
     assert_eq!(gateway.run(&one).ok(), "1\terased\n");
     assert_eq!((post("a").status, post("b").status), (410, 201));
-    assert_eq!(gateway.run(&["erase", "--principal", "ada", "--reason", "r"]).ok(), "2\terased\n");
+    assert_eq!(
+        gateway.run(&["erase", "--principal", "ada", "--yes", "--reason", "r"]).ok(),
+        "2\terased\n"
+    );
     assert_eq!(post("b").status, 410);
     assert!(!is_in_a_file(&world.path("onceward-data"), CANARY));
-    gateway.run(&["erase", "--key", "pay", "none", "--reason", "r"]).failed(3);
+    gateway.run(&["erase", "--key", "pay", "none", "--yes", "--reason", "r"]).failed(3);
     gateway.run(&["erase", "--reason", "r"]).failed(2);
     gateway.run(&["erase", "--subject", "x"]).failed(2);
 }

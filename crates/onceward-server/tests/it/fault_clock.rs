@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::crash_load::{Load, settle_and_check};
+use crate::crash_load::{Load, settle_and_check, until_acknowledged};
 use crate::crash_world::{World, until, words};
 use onceward_proof::chance::Chance;
 use onceward_proof::check::Log;
@@ -124,6 +124,7 @@ async fn a_clock_that_is_set_makes_no_key_expire_and_nothing_be_sent_twice() {
             jumps += 1;
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        until_acknowledged(&log, 250).await;
         load.end().await;
     }
     let (attempts, lasted) = (arrivals(), began.elapsed());

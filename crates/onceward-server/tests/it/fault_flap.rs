@@ -11,7 +11,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::crash_load::Load;
+use crate::crash_load::{Load, until_acknowledged};
 use crate::crash_world::World;
 use onceward_proof::auditor::Auditor;
 use onceward_proof::chance::Chance;
@@ -71,6 +71,7 @@ async fn an_upstream_that_comes_and_goes_sees_every_call_once() {
         through += steady.effects("once", &key);
     }
     on.send_replace(true);
+    until_acknowledged(&log, 4 * flaps as usize + 1).await;
     load.end().await;
     gateway.quiet().await;
     let operations = gateway.operations().await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::crash_load::{Load, settle_and_check};
+use crate::crash_load::{Load, settle_and_check, until_acknowledged};
 use crate::crash_world::World;
 use onceward_proof::chance::Chance;
 use onceward_proof::check::Log;
@@ -22,8 +22,10 @@ async fn told_to_stop_under_load_it_ends_well_and_loses_nothing() {
     let mut longest = Duration::ZERO;
     for stop in 0..stops {
         let mut gateway = world.start().await;
+        let before = log.acknowledged().len();
         let load = Load::start(gateway.address, &log, &mut chance, &stop.to_string(), 8);
         tokio::time::sleep(Duration::from_millis(40 + chance.below(100))).await;
+        until_acknowledged(&log, before + 31).await;
         let began = std::time::Instant::now();
         gateway.signal(Signal::TERM);
         if stop % 2 == 1 {

@@ -1,5 +1,6 @@
 //! The life of a key as callers and people meet it: over HTTP and on the command line.
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::world::{Gateway, Response, Upstream, World, route};
@@ -136,6 +137,12 @@ fn a_route_says_what_a_key_is_and_where_it_comes_from() {
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
+    gateway.signal(Signal::TERM);
+    assert!(gateway.ended().success());
+    let listed = world.serve().call("GET", "/v1/suspects", &[], "").json();
+    let pair = ["operation", "first"].map(|of| listed["data"][0][of].as_str());
+    let sent = [&double, &suspect].map(|answer| answer.header("onceward-operation"));
+    assert_eq!(pair, sent, "they are listed after a restart too: {listed}");
 }
 
 #[test]

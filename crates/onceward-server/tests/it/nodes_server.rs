@@ -230,6 +230,20 @@ impl Server {
         // It may have ended already.
         let _ = kill_process(Pid::from_child(&child), signal);
         child.wait().expect("its end");
+        // Those of its processes that serve its clients notice a while later that it was killed.
+        let deadline = Instant::now() + PATIENCE;
+        while self.has_processes() {
+            assert!(Instant::now() < deadline, "the server does not end");
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Whether one of its processes is there: all of them work in its data's folder.
+    fn has_processes(&self) -> bool {
+        let data = self.folder.path().join("data");
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut folders = processes.filter_map(|it| fs::read_link(it.path().join("cwd")).ok());
+        folders.any(|folder| folder == data)
     }
 
     /// Makes a standby the server that is written to.

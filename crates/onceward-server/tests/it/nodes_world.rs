@@ -12,6 +12,7 @@ use onceward_proof::check::{Log, check};
 use onceward_proof::figures::Figures;
 use tempfile::TempDir;
 
+use crate::crash_load::until_acknowledged;
 use crate::crash_world::{self, Gateway, clean, until};
 use crate::nodes_load::{Load, ask_again_for_all};
 use crate::world::BINARY;
@@ -150,6 +151,7 @@ impl Cluster {
     /// Waits for everything to come to rest, asks every node again for all that was acknowledged, and
     /// holds all of it against the promises.
     pub(crate) async fn judge(&mut self, load: Load, figures: &mut Figures) {
+        until_acknowledged(&self.log, 201).await;
         let odd = load.end().await;
         self.expect_alive();
         until("a node to answer", async || self.nodes[0].is_ready().await.then_some(())).await;

@@ -221,6 +221,7 @@ fn people(walk: &mut Walk<'_>) {
     walk.get("/v1/routes");
     walk.post(&format!("/v1/operations/{waiting}/cancel"), &because);
     walk.post("/v1/routes/well/resume", &because);
+    walk.post("/v1/routes/well/probe", &because);
     walk.ask(404, "POST", "/v1/routes/nowhere/pause", &because);
     walk.get("/v1/approvals");
     walk.get("/v1/audit?limit=3");
@@ -235,6 +236,13 @@ fn people(walk: &mut Walk<'_>) {
     assert!([200, 409].contains(&stopped.status), "{}", stopped.text());
     walk.done.insert("stopBulk");
     walk.ask(400, "POST", "/v1/bulk", &json!({"action": "redeliver", "filter": {}}));
+    let named = json!({"action": "redeliver", "ids": [first, second], "reason": "these"});
+    walk.ask(202, "POST", "/v1/bulk", &named);
+    walk.post("/v1/filters", &json!({"name": "late", "query": "status=5xx&attempts_min=2"}));
+    walk.get("/v1/filters");
+    walk.get("/v1/operations?status=5xx&attempts_min=2");
+    walk.ask(200, "DELETE", "/v1/filters/late", &json!({}));
+    walk.ask(404, "DELETE", "/v1/filters/late", &json!({}));
 }
 
 fn keys(walk: &mut Walk<'_>) {
@@ -366,6 +374,8 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     let seen = walk.get("/v1/duplicates?limit=1");
     let next = seen["next"].as_str().unwrap();
     walk.get(&format!("/v1/duplicates?cursor={next}"));
+    let seen = walk.get("/v1/suspects?limit=1");
+    assert_eq!(seen["data"].as_array().map(Vec::len), Some(1), "{seen}");
     let verified = walk.get("/v1/audit/verify");
     assert_eq!(verified["intact"], true);
     assert_eq!(walk.asked("GET", "/v1/audit/export?behind=0&limit=2", "").status, 200);

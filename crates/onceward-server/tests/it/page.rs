@@ -138,12 +138,39 @@ fn every_page_fits_a_narrow_window() {
     let line = format!("{doubt}; step={}", "s".repeat(60));
     server.ask("POST", "/to/demo/orders", &[("Onceward-Parent", &*line)], "{}");
     let stories = [format!("/operations/{id}"), format!("/operations/{doubt}")];
-    let lists = ["/", "/dead", "/in-doubt", "/operations", "/bulk", "/events", "/sagas", "/nope"];
+    let lists =
+        ["/", "/dead", "/in-doubt", "/operations", "/bulk", "/events", "/sagas", "/send", "/nope"];
     for path in lists.into_iter().chain([&*stories[0], &*stories[1]]) {
         browser.open(&server.url(path));
         let width = browser.evaluate("document.documentElement.scrollWidth");
         assert_eq!(width, 360, "{path} scrolls sideways");
     }
+}
+
+#[test]
+fn a_body_is_shown_to_be_read_or_as_it_came_and_a_large_one_is_offered() {
+    let server = Server::start();
+    let key = [("Idempotency-Key", "order-1"), ("Content-Type", "application/json")];
+    let body = r#"{"order":{"qty":1}}"#;
+    assert_eq!(server.ask("POST", "/to/demo/orders", &key, body).status, 201);
+    let id = server.operation_in("done")["id"].as_str().unwrap().to_owned();
+    let browser = Browser::start();
+    browser.open(&server.url(&format!("/operations/{id}")));
+    let shown = "document.querySelector('#text-request').textContent";
+    assert_eq!(browser.evaluate(shown), "{\n  \"order\": {\n    \"qty\": 1\n  }\n}");
+    browser.click("#body-request a[href^='?bodies=raw']");
+    until("it is as it came", || (browser.evaluate(shown) == body).then_some(()));
+    assert!(browser.url().ends_with("?bodies=raw#body-request"));
+    let copied = "document.getElementById(document.querySelector('#body-request [data-copies]').dataset.copies).textContent";
+    assert_eq!(browser.evaluate(copied), body);
+    let large = format!("[\"{}\"]", "x".repeat(256 << 10));
+    let key = [("Idempotency-Key", "order-2"), ("Content-Type", "application/json")];
+    assert_eq!(server.ask("POST", "/to/demo/orders", &key, &large).status, 201);
+    let operations = server.operations();
+    let id = operations.iter().find(|it| it["key"] == "order-2").unwrap()["id"].as_str().unwrap();
+    let page = server.ask("GET", &format!("/operations/{id}"), &[HTML], "").text();
+    assert!(page.contains("257 kB: too much to show.") && page.len() < 100_000);
+    assert_eq!(browser.console(), Vec::<String>::new());
 }
 
 #[test]

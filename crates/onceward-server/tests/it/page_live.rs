@@ -11,7 +11,7 @@ use crate::world::until;
 const ACCEPTED: (&str, &str) = ("Prefer", "respond-async");
 
 /// An accepted call with this key, whose attempts meet `script`.
-fn accept(server: &Server, key: &str, script: &str) {
+pub(crate) fn accept(server: &Server, key: &str, script: &str) {
     let path = format!("/to/demo/orders?script={script}");
     let headers = [("Idempotency-Key", key), ACCEPTED];
     let answer = server.ask("POST", &path, &headers, r#"{"sku": "A-1", "qty": 2}"#);
@@ -19,7 +19,7 @@ fn accept(server: &Server, key: &str, script: &str) {
 }
 
 /// The id of what has this key, once it is in this state.
-fn until_is(server: &Server, key: &str, state: &str) -> String {
+pub(crate) fn until_is(server: &Server, key: &str, state: &str) -> String {
     until(&format!("{key} is {state}"), || {
         let path = format!("/v1/operations?key={key}");
         let page = server.ask("GET", &path, &[], "").json();
@@ -28,7 +28,7 @@ fn until_is(server: &Server, key: &str, state: &str) -> String {
     })
 }
 
-fn dead_letter(server: &Server, key: &str, script: &str) -> String {
+pub(crate) fn dead_letter(server: &Server, key: &str, script: &str) -> String {
     accept(server, key, script);
     until_is(server, key, "dead")
 }
@@ -43,14 +43,14 @@ fn is_marked(browser: &Browser) -> bool {
 }
 
 /// Waits until the script follows what changes: before that, what comes is no news.
-fn until_live(browser: &Browser) {
+pub(crate) fn until_live(browser: &Browser) {
     until("the script runs", || {
         (browser.evaluate("document.documentElement.classList.contains('scripted')") == true)
             .then_some(())
     });
 }
 
-fn until_true(browser: &Browser, expression: &str) {
+pub(crate) fn until_true(browser: &Browser, expression: &str) {
     until(expression, || (browser.evaluate(expression) == true).then_some(()));
 }
 
@@ -312,6 +312,8 @@ fn pages(server: &Server) -> Vec<String> {
     let doubt = until_is(server, "charge-1", "in_doubt");
     server.ask("POST", "/to/demo/orders", &[("Idempotency-Key", "order-2")], r#"{"qty": 1}"#);
     let done = until_is(server, "order-2", "done");
+    // The same under another key is a suspected double.
+    server.ask("POST", "/to/demo/orders", &[("Idempotency-Key", "order-3")], r#"{"qty": 1}"#);
     let order = json!({"action": "redeliver", "filter": {"route": "no-route"}, "reason": "r"});
     let headers = [("Content-Type", "application/json")];
     let bulk = server.ask("POST", "/v1/bulk", &headers, &order.to_string()).json();
@@ -331,7 +333,11 @@ fn pages(server: &Server) -> Vec<String> {
         "/dead?status=404",
         "/in-doubt",
         "/bulk/plan?state=dead_letter",
+        "/bulk/plan?action=resolve&state=in_doubt",
+        "/bulk/plan?action=cancel&route=demo",
+        "/operations?status=4xx",
         "/upstreams",
+        "/send",
         "/sagas",
         "/sagas?state=stuck",
         "/sources",

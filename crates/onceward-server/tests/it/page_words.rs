@@ -159,7 +159,8 @@ fn a_field_of_the_filter_that_cannot_be_read_is_marked_and_the_form_stays() {
     let gateway = world.serve();
     accept(&gateway, "order-1", "201", &[]);
     for (query, said, value) in [
-        ("status=5xx&text=order", "Last status</strong> cannot be", "value=\"5xx\""),
+        ("status=5x&text=order", "Last status</strong> cannot be", "value=\"5x\""),
+        ("attempts_min=few&text=order", "Attempts, at least</strong> cannot be", "value=\"few\""),
         ("after=yesterday&text=order", "Since</strong> cannot be", "value=\"yesterday\""),
     ] {
         let answer = gateway.call("GET", &format!("/operations?{query}"), &[HTML], "");
@@ -168,6 +169,13 @@ fn a_field_of_the_filter_that_cannot_be_read_is_marked_and_the_form_stays() {
         assert!(shown.contains(said) && shown.contains("aria-invalid=\"true\""), "{shown}");
         assert!(shown.contains(value) && shown.contains("value=\"order\""), "{shown}");
         assert!(!shown.contains("deserialize"), "{shown}");
+    }
+    gateway.until_state("order-1", "done");
+    for (query, is_found) in
+        [("status=2xx", true), ("status=5XX", false), ("attempts_min=2", false)]
+    {
+        let shown = page(&gateway, &format!("/operations?{query}"));
+        assert_eq!(shown.contains(">order-1</a>"), is_found, "{query}: {shown}");
     }
     let steps = page(&gateway, "/operations?kind=step");
     assert!(

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::tail::Terminal;
 use crate::world::{Gateway, Response, Upstream, World, route, until};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -132,8 +133,21 @@ fn a_bulk_is_planned_runs_and_is_told_of() {
     ] {
         assert_eq!(post(&gateway, "/v1/bulk", &wrong).status, 400, "{wrong}");
     }
+    // Where nobody can be asked it has to be said that it is meant.
+    let unsaid = gateway.run(&["bulk", "redeliver", "--state", "dead", "--reason", "r"]).failed(2);
+    assert!(unsaid.contains("--dry-run") && unsaid.contains("--yes"), "{unsaid}");
     let told = gateway
-        .run(&["bulk", "redeliver", "--state", "dead", "--rate", "100", "--reason", "it is back"])
+        .run(&[
+            "bulk",
+            "redeliver",
+            "--state",
+            "dead",
+            "--rate",
+            "100",
+            "--yes",
+            "--reason",
+            "it is back",
+        ])
         .ok();
     assert!(told.starts_with("bulk_") && told.contains("\tdone\t3 of 3 done"), "{told}");
     let id = told.split('\t').next().unwrap();
@@ -147,11 +161,32 @@ fn a_bulk_is_planned_runs_and_is_told_of() {
 }
 
 #[test]
+fn a_bulk_at_a_terminal_shows_its_plan_and_asks() {
+    let world = World::new();
+    let gateway = world.serve();
+    bury(&gateway, &["d-1", "d-2"]);
+    let asked = |answer: &str| {
+        let flags = ["bulk", "redeliver", "--state", "dead", "--rate", "100", "--reason", "r"];
+        let mut terminal = Terminal::of(gateway.command(&flags), true);
+        until("it asks", || terminal.written().contains("go on? [y/N]").then_some(()));
+        assert!(terminal.written().contains("matched 2\r\nrisk safe 2\r\n"));
+        terminal.type_in(answer);
+        terminal
+    };
+    let refused = asked("n\n");
+    until("it ends", || refused.written().contains("nothing was done").then_some(()));
+    let bulks = gateway.call("GET", "/v1/bulk", &[], "").json();
+    assert_eq!(bulks["data"], json!([]), "nothing but plans");
+    let meant = asked("y\n");
+    until("it is done", || meant.written().contains("2 of 2 done").then_some(()));
+}
+
+#[test]
 fn a_bulk_is_stopped_and_a_watcher_that_is_interrupted_leaves_it_running() {
     let world = World::new();
     let gateway = world.serve();
     bury(&gateway, &["d-1", "d-2", "d-3", "d-4", "d-5", "d-6"]);
-    let flags = ["bulk", "redeliver", "--state", "dead", "--rate", "1", "--reason", "r"];
+    let flags = ["bulk", "redeliver", "--state", "dead", "--rate", "1", "--yes", "--reason", "r"];
     let (watcher, _, said) = gateway.start(&flags);
     let line = said.until("match; Ctrl-C");
     let id = line.split(':').next().unwrap().to_owned();
@@ -176,8 +211,18 @@ fn a_bulk_goes_on_after_its_gateway_was_killed() {
     for n in 0..6 {
         gateway.until_state(&format!("d-{n}"), "dead");
     }
-    let flags =
-        ["bulk", "redeliver", "--state", "dead", "--rate", "2", "--reason", "r", "--detach"];
+    let flags = [
+        "bulk",
+        "redeliver",
+        "--state",
+        "dead",
+        "--rate",
+        "2",
+        "--yes",
+        "--reason",
+        "r",
+        "--detach",
+    ];
     let told = gateway.run(&flags).ok();
     let id = told.split('\t').next().unwrap().to_owned();
     until("it has begun", || (upstream.calls() > 7).then_some(()));

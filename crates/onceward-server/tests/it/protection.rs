@@ -41,6 +41,69 @@ fn a_failing_upstream_is_left_alone_and_what_was_accepted_comes_once_it_answers(
     });
 }
 
+/// A gateway on which the breaker of `crm` is open for an hour, and one accepted call waits for it.
+fn stuck(upstream: &Upstream) -> Server {
+    let world = World::new();
+    world.write("onceward.toml", &brittle(upstream).replace("300ms", "1h"));
+    let server = Server::of(world);
+    for n in 0..4 {
+        server.ask("POST", "/to/crm/x", &[("idempotency-key", &format!("k{n}"))], "{}");
+    }
+    let headers = [("idempotency-key", "kept"), ("prefer", "respond-async")];
+    assert_eq!(server.ask("POST", "/to/crm/x", &headers, "{}").status, 202);
+    server
+}
+
+#[test]
+fn an_upstream_that_was_mended_while_its_breaker_is_open_is_asked_by_a_person() {
+    let upstream = Upstream::answering(Some(500));
+    let server = stuck(&upstream);
+    let gateway = server.gateway();
+    let gate = || gateway.run(&["routes", "--json"]).json()[0]["gate"].clone();
+    let before = gate();
+    assert_eq!((&before["breaker"], &before["probed"]), (&"open".into(), &().into()));
+    let probe = || gateway.run(&["probe", "crm", "--reason", "they say it is mended"]).ok();
+    assert_eq!(probe().trim(), "crm\tbreaker\t500");
+    let after = gate();
+    assert_eq!((&after["until"], &after["probed"]["status"]), (&before["until"], &500.into()));
+    assert_eq!(upstream.calls(), 5, "one probe is enough");
+    upstream.set(201);
+    assert_eq!(probe().trim(), "crm\tflows\t201");
+    gateway.until_state("kept", "done");
+    let answer = gateway.call("POST", "/to/crm/x", &[("idempotency-key", "after")], "{}");
+    assert_eq!(answer.status, 201);
+    let audit = gateway.call("GET", "/v1/audit", &[], "").json();
+    let told = ["deed", "about", "reason"].map(|of| audit["data"][0][of].clone());
+    assert_eq!(told, ["probed", "crm", "they say it is mended"]);
+    gateway.run(&["probe", "no-such-route", "--reason", "why"]).failed(3);
+}
+
+#[test]
+fn an_open_breaker_is_asked_on_the_page_to_which_what_waits_leads() {
+    let upstream = Upstream::answering(Some(500));
+    let server = stuck(&upstream);
+    let browser = Browser::start();
+    let waits = server.operation_in("pending")["id"].as_str().unwrap().to_owned();
+    browser.open(&server.url(&format!("/operations/{waits}")));
+    browser.click_link("ask it now");
+    let ask = |why: &str| {
+        browser.click("details:has(form[action='/upstreams/crm/probe']) summary");
+        browser.fill("form[action='/upstreams/crm/probe'] [name=reason]", why);
+        browser.click("form[action='/upstreams/crm/probe'] button");
+    };
+    until("it is there", || browser.url().ends_with("/upstreams#upstream-crm").then_some(()));
+    ask("is it well?");
+    until("it is told", || browser.text("#upstream-crm").contains("last probe").then_some(()));
+    let said = browser.text("#upstream-crm");
+    assert!(said.contains("500 Internal Server Error") && said.contains("breaker open"), "{said}");
+    upstream.set(201);
+    ask("and now?");
+    until("it flows", || (!browser.text("#upstream-crm").contains("breaker open")).then_some(()));
+    let form = "document.querySelector(\"form[action$='/crm/probe']\")";
+    assert_eq!(browser.evaluate(&format!("{form} === null")), true, "there is nothing to ask");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
 #[test]
 fn a_paused_route_holds_what_comes_until_it_is_resumed_also_over_a_restart() {
     let upstream = Upstream::answering(Some(201));

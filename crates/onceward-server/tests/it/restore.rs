@@ -34,7 +34,7 @@ fn a_restored_ledger_sends_nothing_until_it_is_released_and_then_goes_on() {
     assert_eq!((ready.status, ready.text().as_str()), (503, "quarantine\n"));
     let refused = gateway.call("POST", "/to/pay/orders", &[("idempotency-key", "new")], "{}");
     assert_eq!((refused.status, &refused.json()["code"]), (503, &Value::from("quarantine")));
-    assert!(gateway.run(&["send", "pay/orders"]).failed(1).contains("restore --release"));
+    assert!(gateway.run(&["send", "pay/orders"]).failed(75).contains("restore --release"));
     let waits = gateway.run(&["ls", "--key", "waits", "--json"]).json();
     assert_ne!(waits[0]["state"], "done");
     assert_eq!(upstream.calls(), before, "nothing is sent");

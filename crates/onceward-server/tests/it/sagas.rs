@@ -339,17 +339,23 @@ fn a_saga_is_found_by_its_subject_erased_with_its_steps_and_counted_while_it_is_
     assert_eq!(stands(&gateway, &id, "stuck")["subject"], "customer/4711");
     let metrics = || gateway.call("GET", "/metrics", &[], "").text();
     assert!(metrics().contains("onceward_sagas_open{state=\"stuck\"} 1"), "{}", metrics());
-    let erased = gateway.run(&["erase", "--subject", "customer/4711", "--reason", "r"]);
+    let erased = gateway.run(&["erase", "--subject", "customer/4711", "--yes", "--reason", "r"]);
     assert!(erased.err.contains("not ended") && erased.err.contains(&id), "{erased:?}");
     let done = ["--step", "flight/undo", "--as", "done", "--reason", "r"];
     gateway.run(&[&["saga", "resolve", &*id][..], &done].concat()).ok();
     stands(&gateway, &id, "unwound");
     assert!(metrics().contains("onceward_sagas_open{state=\"stuck\"} 0"), "{}", metrics());
-    let erased = gateway.run(&["erase", "--saga", &id, "--reason", "r"]).ok();
+    let erased = gateway.run(&["erase", "--saga", &id, "--yes", "--reason", "r"]).ok();
     // Three steps, two compensations and the saga.
     assert!(erased.starts_with("6\terased"), "{erased}");
     assert_eq!(show(&gateway, &id)["steps"], json!([]));
-    let nothing =
-        gateway.run(&["erase", "--saga", "op_01kb2n9f5nep3b8m6wq6r9t2vx", "--reason", "r"]);
+    let nothing = gateway.run(&[
+        "erase",
+        "--saga",
+        "op_01kb2n9f5nep3b8m6wq6r9t2vx",
+        "--yes",
+        "--reason",
+        "r",
+    ]);
     assert!(nothing.failed(3).contains("no saga"));
 }

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags, open};
@@ -15,8 +15,8 @@ use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::world::{Gateway, World, until};
 
-/// A terminal with `onceward tail` in it.
-struct Terminal {
+/// A terminal with a verb in it.
+pub(crate) struct Terminal {
     master: File,
     slave: OwnedFd,
     before: Termios,
@@ -26,7 +26,19 @@ struct Terminal {
 }
 
 impl Terminal {
+    /// With `onceward tail`.
     fn start(gateway: &Gateway, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = gateway.command(&[&["tail"], arguments].concat());
+        command
+            .envs(environment.iter().copied())
+            .env("TERM", "xterm-256color")
+            .env_remove("DISPLAY");
+        command.env_remove("WAYLAND_DISPLAY");
+        Self::of(command, false)
+    }
+
+    /// With this one; whether its talk is seen there too.
+    pub(crate) fn of(mut command: Command, has_talk: bool) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -35,13 +47,10 @@ impl Terminal {
         let size = Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&slave, size).unwrap();
         let before = tcgetattr(&slave).unwrap();
-        let mut command = gateway.command(&[&["tail"], arguments].concat());
-        command
-            .envs(environment.iter().copied())
-            .env("TERM", "xterm-256color")
-            .env_remove("DISPLAY");
-        command.env_remove("WAYLAND_DISPLAY");
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap());
+        if has_talk {
+            command.stderr(slave.try_clone().unwrap());
+        }
         let child = command.spawn().unwrap();
         let master = File::from(master);
         let written = Arc::new(Mutex::new(Vec::new()));
@@ -55,11 +64,11 @@ impl Terminal {
         Self { master, slave, before, child, written }
     }
 
-    fn type_in(&mut self, text: &str) {
+    pub(crate) fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
-    fn written(&self) -> String {
+    pub(crate) fn written(&self) -> String {
         String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
     }
 

@@ -75,6 +75,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "GET /v1/routes/{route}/contract", ""),
     (Nothing, "POST /v1/routes/{route}/pause", r#"{"reason": "r"}"#),
     (Nothing, "POST /v1/routes/{route}/resume", r#"{"reason": "r"}"#),
+    (Nothing, "POST /v1/routes/{route}/probe", r#"{"reason": "r"}"#),
     (Nothing, "POST /v1/routes/{route}/lookup", ""),
     (Nothing, "GET /v1/routes/{route}/reconcile", ""),
     (
@@ -90,6 +91,9 @@ const ASKED: &[(Meets, &str, &str)] = &[
     ),
     (Nothing, "+GET /v1/bulk/{bulk}", ""),
     (Nothing, "POST /v1/bulk/{bulk}/stop", r#"{"reason": "r"}"#),
+    (Owns, "+GET /v1/filters", ""),
+    (Owns, "POST /v1/filters", r#"{"name": "late", "query": "status=5xx"}"#),
+    (Nothing, "DELETE /v1/filters/{filter}", "{}"),
     (Owns, "+GET /v1/events", ""),
     (Owns, "POST /v1/events", r#"{"type": "order.paid", "key": "event-1"}"#),
     (Nothing, "+GET /v1/events/{event}", ""),
@@ -117,6 +121,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (House, "POST /v1/alerts/test", r#"{"to": "oncall"}"#),
     (Owns, "GET /v1/stats", ""),
     (Owns, "+GET /v1/duplicates", ""),
+    (Owns, "+GET /v1/suspects", ""),
     (Owns, "+GET /v1/audit", ""),
     (House, "GET /v1/audit/verify", ""),
     (House, "GET /v1/audit/export", ""),
@@ -137,8 +142,11 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Owns, "+GET /bulk", ""),
     (Owns, "POST /bulk", "reason=r&rate=1"),
     (Owns, "GET /bulk/plan", ""),
+    (Owns, "POST /bulk/plan", "op=op_01kb2n9f5nep3b8m6wq6r9t2vx"),
     (Nothing, "+GET /bulk/{bulk}", ""),
     (Nothing, "POST /bulk/{bulk}/stop", "reason=r"),
+    (Owns, "POST /filters", "name=late"),
+    (Owns, "POST /filters/delete", "name=canary-of-acme-filter"),
     (Nothing, "+GET /operations/{id}", ""),
     (Nothing, "+GET /operations/{id}/request", ""),
     (Nothing, "GET /operations/{id}/response", ""),
@@ -177,6 +185,13 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Owns, "+GET /upstreams", ""),
     (Nothing, "POST /upstreams/{route}/pause", "reason=r"),
     (Nothing, "POST /upstreams/{route}/resume", "reason=r"),
+    (Nothing, "POST /upstreams/{route}/probe", "reason=r"),
+    (Owns, "GET /send", ""),
+    (
+        Owns,
+        "POST /send",
+        "to=shared&method=POST&path=/orders&body=%7B%7D&content_type=application/json&key=order-1&mode=held",
+    ),
     (Open, "GET /v1/openapi.json", ""),
     (Open, "GET /openapi.json", ""),
     (Nothing, "GET /contract/{route}", ""),
@@ -199,7 +214,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
 ];
 
 /// What there is, under names that nobody has.
-const NOBODYS: [(&str, &str); 7] = [
+const NOBODYS: [(&str, &str); 8] = [
     ("{event}", "op_01kb2n9f5nep3b8m6wq6r9t2vx"),
     ("{sub}", "sub_01kb2n9f5nep3b8m6wq6r9t2vx"),
     ("{id}", "op_01kb2n9f5nep3b8m6wq6r9t2vx"),
@@ -207,6 +222,7 @@ const NOBODYS: [(&str, &str); 7] = [
     ("{outbox}", "no-outbox"),
     ("{source}", "no-source"),
     ("{prefix}", "ow_nobodys0"),
+    ("{filter}", "no-such-filter"),
 ];
 
 /// An endpoint as the gateway's own table has it.
@@ -267,6 +283,7 @@ fn filled(line: &str, own: &Own) -> String {
         .replace("{outbox}", "acme-outbox")
         .replace("{source}", "acme-source")
         .replace("{prefix}", &own.prefix)
+        .replace("{filter}", &own.filter)
         .replace("{route}", if is_about_a_route { "acme-only" } else { "shared" })
         .replace("{scope}", "mails")
         .replace("{key}", "order-1")
@@ -316,6 +333,7 @@ fn all_of(gateway: &Gateway, own: &Own) -> Vec<String> {
         "GET /v1/bulk",
         "GET /v1/routes",
         "GET /v1/approvals",
+        "GET /v1/filters",
         "GET /v1/claims/mails/order-1",
         "GET /v1/outbox/acme-outbox",
         "GET /v1/sources/acme-source/rejects",

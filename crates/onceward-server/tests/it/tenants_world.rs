@@ -106,6 +106,8 @@ pub(crate) struct Own {
     pub(crate) saga: String,
     pub(crate) event: String,
     pub(crate) subscription: String,
+    /// What a filter of its own is saved as.
+    pub(crate) filter: String,
     /// Of an access key that nobody uses.
     pub(crate) prefix: String,
     /// What nobody else may read.
@@ -149,6 +151,7 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
     };
     let done = send("/to/shared/orders", "order-1", &[]);
     assert_eq!(send("/to/shared/orders", "order-1", &[]), done, "a duplicate");
+    assert_ne!(send("/to/shared/orders", "order-4", &[]), done, "a suspected double");
     let dead = send("/to/shared/missing", "order-2", &[("prefer", "respond-async")]);
     let doubt = send("/to/careful/drop", "order-3", &[]);
     is(&dead, "dead");
@@ -165,6 +168,9 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
     let bulk = do_it("POST /v1/bulk", order, 202)["id"].as_str().unwrap().to_owned();
     let asked =
         json!({"key": format!("{canary}-saga"), "steps": [{"name": "a", "to": "shared/orders"}]});
+    let filter = format!("{canary}-filter");
+    let query = format!("label={canary}");
+    do_it("POST /v1/filters", json!({"name": filter, "query": query, "reason": canary}), 200);
     let saga = do_it("POST /v1/sagas", asked, 202)["id"].as_str().unwrap().to_owned();
     until("its saga is done", || {
         let shown = ask(gateway, &key, &format!("GET /v1/sagas/{saga}"), "").json();
@@ -193,5 +199,5 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
     secrets.extend([canary.clone(), bulk.clone(), saga.clone(), prefix.clone()]);
     secrets.extend([event.clone(), subscription.clone()]);
     secrets.extend(["only", "source", "outbox"].map(|what| format!("{tenant}-{what}")));
-    Own { key, operations, bulk, saga, event, subscription, prefix, secrets }
+    Own { key, operations, bulk, saga, event, subscription, filter, prefix, secrets }
 }

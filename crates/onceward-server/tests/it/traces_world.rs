@@ -181,7 +181,8 @@ impl Collector {
     }
 }
 
-fn read(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
+/// The attributes of a span, a series or a resource.
+pub(crate) fn read(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
     let text = |value: Option<AnyValue>| match value.and_then(|value| value.value) {
         Some(Said::StringValue(text)) => text,
         Some(Said::IntValue(number)) => number.to_string(),

@@ -10,7 +10,7 @@ use onceward_proof::chance::Chance;
 use onceward_proof::check::Log;
 use onceward_proof::figures::{Figures, seed, tell};
 
-use crate::crash_load::{Load, settle_and_check};
+use crate::crash_load::{Load, settle_and_check, until_acknowledged};
 use crate::crash_world::{Gateway, World, clean, until};
 use crate::nodes_load::PATIENT;
 use crate::nodes_server::Database;
@@ -39,10 +39,7 @@ fn serve(world: &World, binary: &Path) -> Command {
 async fn ask(gateway: &Gateway, log: &Arc<Log>, chance: &mut Chance, name: &str) -> Load {
     let before = log.acknowledged().len();
     let load = Load::start(gateway.address, log, chance, name, CALLERS);
-    until("callers to be answered", async || {
-        (log.acknowledged().len() >= before + 100).then_some(())
-    })
-    .await;
+    until_acknowledged(log, before + 100).await;
     load
 }
 

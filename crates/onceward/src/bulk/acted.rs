@@ -9,7 +9,7 @@ use crate::setting;
 use crate::store::{StoreError, Which};
 
 /// How many of them are kept, the first ones: each is read where somebody looks.
-const ACTED_MAX: usize = 500;
+pub(super) const ACTED_MAX: usize = 500;
 
 /// The name of the setting that has those of the bulk with this id.
 pub(super) fn name_of(bulk: OperationId) -> String {

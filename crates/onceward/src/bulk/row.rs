@@ -14,21 +14,40 @@ use crate::setting;
 use crate::store::{Query, Standing, StoreError};
 
 /// What the settings of bulks are called: the id follows, so that names are in the order of time. Those
-/// whose filter says why an operation is dead stand apart: a release that does not know that would go
-/// through more than is meant, and does not look there.
-pub(super) const PREFIXES: [&str; 2] = ["bulk/", WITH_CAUSE];
+/// whose filter says why an operation is dead stand apart, and so do those that are for what was selected, or for
+/// a range: a release that does not know that would go through more than is meant, and does not look there.
+pub(super) const PREFIXES: [&str; 3] = ["bulk/", "bulk.cause/", "bulk.selected/"];
 
-const WITH_CAUSE: &str = "bulk.cause/";
+/// What stands behind the row of a bulk whose name has the prefix in this place, and in those before it.
+const CAUSE: usize = 1;
+const SELECTED: usize = 2;
 
 /// The names that a bulk with this id may have: it has one of them.
-pub(super) fn names_of(id: OperationId) -> [String; 2] {
+pub(super) fn names_of(id: OperationId) -> [String; 3] {
     PREFIXES.map(|prefix| setting::name_of(prefix, id))
 }
 
 /// The name of the setting of `bulk`.
 pub(super) fn name_of(bulk: &Bulk) -> String {
-    let [plain, with_cause] = names_of(bulk.id);
-    if has_cause(&bulk.order.filter) { with_cause } else { plain }
+    setting::name_of(PREFIXES[apart(&bulk.order)], bulk.id)
+}
+
+/// The place of the prefix of a bulk's name.
+fn apart(order: &BulkOrder) -> usize {
+    let filter = &order.filter;
+    if !order.selected.is_empty() || filter.attempts_min.is_some() || range_of(filter).is_some() {
+        SELECTED
+    } else if has_cause(filter) {
+        CAUSE
+    } else {
+        0
+    }
+}
+
+/// The statuses of a filter that wants more than one.
+fn range_of(filter: &Query) -> Option<(u16, u16)> {
+    let range = filter.status.as_ref()?;
+    (range.start() != range.end()).then(|| (*range.start(), *range.end()))
 }
 
 fn has_cause(filter: &Query) -> bool {
@@ -91,7 +110,7 @@ struct FurtherRow {
     scope: Option<String>,
 }
 
-/// And behind that, of those that stand apart.
+/// And behind that, of those that stand apart for it.
 #[derive(Default, Serialize, Deserialize)]
 struct CauseRow {
     reason: Option<u8>,
@@ -99,6 +118,14 @@ struct CauseRow {
     error_is: Option<String>,
     no_status: bool,
     no_error: bool,
+}
+
+/// And behind that, of those that stand apart for this.
+#[derive(Default, Serialize, Deserialize)]
+struct SelectedRow {
+    selected: Vec<u128>,
+    statuses: Option<(u16, u16)>,
+    attempts_min: Option<u32>,
 }
 
 fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
@@ -116,7 +143,11 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
             key: filter.key.clone(),
             label: filter.label.clone(),
             text: filter.text.clone(),
-            status: filter.status,
+            status: filter
+                .status
+                .as_ref()
+                .filter(|_| range_of(filter).is_none())
+                .map(|it| *it.start()),
             parent: filter.parent.map(OperationId::as_u128),
             made: filter.made.clone(),
             since: filter.since.map(Timestamp::as_micros),
@@ -146,7 +177,8 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
         kind: filter.kind.map(|kind| place(&ScopeKind::ALL, &kind)),
         scope: filter.scope.clone(),
     };
-    if !has_cause(filter) {
+    let apart = apart(order);
+    if apart < CAUSE {
         return setting::encode(&(row, further));
     }
     let cause = CauseRow {
@@ -156,23 +188,34 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
         no_status: filter.no_status,
         no_error: filter.no_error,
     };
-    setting::encode(&(row, further, cause))
+    if apart < SELECTED {
+        return setting::encode(&(row, further, cause));
+    }
+    let selected = SelectedRow {
+        selected: order.selected.iter().map(|id| id.as_u128()).collect(),
+        statuses: range_of(filter),
+        attempts_min: filter.attempts_min,
+    };
+    setting::encode(&(row, further, cause, selected))
 }
 
 /// The bulk that is kept under `name`; none where it has a word of a later release, whose nodes see to it.
 pub(super) fn decode(name: &str, value: &[u8]) -> Result<Option<Bulk>, StoreError> {
-    let is_apart = name.starts_with(WITH_CAUSE);
-    let id = setting::id_of(PREFIXES[usize::from(is_apart)], name)?;
-    let broken = |error| setting::damaged(name, error);
-    let (row, behind) = postcard::take_from_bytes::<BulkRow>(value).map_err(broken)?;
-    let (further, behind) = if behind.is_empty() {
-        (FurtherRow::default(), behind)
-    } else {
-        postcard::take_from_bytes::<FurtherRow>(behind).map_err(broken)?
-    };
-    let cause = if is_apart { setting::decode(name, behind)? } else { CauseRow::default() };
+    let apart = PREFIXES.iter().position(|prefix| name.starts_with(prefix)).unwrap_or_default();
+    let id = setting::id_of(PREFIXES[apart], name)?;
+    let (row, behind) = part(name, value)?;
+    let (further, behind) =
+        if behind.is_empty() { (FurtherRow::default(), behind) } else { part(name, behind)? };
+    let (cause, behind) =
+        if apart < CAUSE { (CauseRow::default(), behind) } else { part(name, behind)? };
+    let selected = if apart < SELECTED { SelectedRow::default() } else { part(name, behind)?.0 };
     let kept = Bytes::copy_from_slice(value);
-    Ok(read(id, row, further, cause).map(|bulk| Bulk { kept: Some(kept), ..bulk }))
+    Ok(read(id, row, further, cause, selected).map(|bulk| Bulk { kept: Some(kept), ..bulk }))
+}
+
+/// A part of what is kept under `name`, and what stands behind it.
+fn part<'a, T: Deserialize<'a>>(name: &str, value: &'a [u8]) -> Result<(T, &'a [u8]), StoreError> {
+    postcard::take_from_bytes(value).map_err(|error| setting::damaged(name, error))
 }
 
 /// The one of `all` in this place; nothing where it is a word of a later release.
@@ -180,8 +223,15 @@ fn at<T: Copy>(all: &[T], place: u8) -> Option<T> {
     all.get(usize::from(place)).copied()
 }
 
-fn read(id: OperationId, row: BulkRow, further: FurtherRow, cause: CauseRow) -> Option<Bulk> {
+fn read(
+    id: OperationId,
+    row: BulkRow,
+    further: FurtherRow,
+    cause: CauseRow,
+    selected: SelectedRow,
+) -> Option<Bulk> {
     let filter = row.filter;
+    let statuses = filter.status.map(|status| (status, status)).or(selected.statuses);
     let standings = filter.standing.iter().map(|place| at(&Standing::ALL, *place));
     let risks = row.taken.iter().map(|place| at(&Risk::ALL, *place));
     let kind = match further.kind {
@@ -204,7 +254,8 @@ fn read(id: OperationId, row: BulkRow, further: FurtherRow, cause: CauseRow) -> 
                 key: filter.key,
                 label: filter.label,
                 text: filter.text,
-                status: filter.status,
+                status: statuses.map(|(first, last)| first..=last),
+                attempts_min: selected.attempts_min,
                 reason,
                 error: cause.error,
                 error_is: cause.error_is,
@@ -222,6 +273,7 @@ fn read(id: OperationId, row: BulkRow, further: FurtherRow, cause: CauseRow) -> 
                 before: None,
                 limit: 0,
             },
+            selected: selected.selected.into_iter().map(OperationId::from_u128).collect(),
             taken: risks.collect::<Option<_>>()?,
             rate: row.rate,
             person: Person { who: row.who, reason: row.reason },
@@ -252,7 +304,7 @@ mod tests {
         let (deed, taken) = (BulkDeed::Redeliver, Vec::new());
         Bulk {
             id: OperationId::from_u128(7),
-            order: BulkOrder { deed, filter, taken, rate: 10, person },
+            order: BulkOrder { deed, filter, selected: Vec::new(), taken, rate: 10, person },
             standing: BulkStanding::Running,
             began_at: Timestamp::from_micros(1),
             ended_at: None,
@@ -295,6 +347,23 @@ mod tests {
             let read = decode(&name, &encode(&caused).unwrap()).unwrap().unwrap().order.filter;
             assert_eq!(format!("{read:?}"), format!("{exact:?}"));
         }
+    }
+
+    #[test]
+    fn what_was_selected_and_a_range_come_back_and_a_release_that_does_not_know_them_reads_none() {
+        let statuses = |range| Query { status: Some(range), ..Query::default() };
+        let mut some = bulk(Query { no_error: true, ..statuses(404..=404) });
+        some.order.selected = vec![OperationId::from_u128(5), OperationId::from_u128(3)];
+        let attempts_min = Some(3);
+        for wanted in
+            [some, bulk(statuses(500..=599)), bulk(Query { attempts_min, ..Query::default() })]
+        {
+            let name = name_of(&wanted);
+            assert!(!name.starts_with("bulk/") && !name.starts_with("bulk.cause/"), "{name}");
+            let read = decode(&name, &encode(&wanted).unwrap()).unwrap().unwrap().order;
+            assert_eq!(format!("{read:?}"), format!("{:?}", wanted.order));
+        }
+        assert!(name_of(&bulk(statuses(404..=404))).starts_with("bulk/"));
     }
 
     #[test]

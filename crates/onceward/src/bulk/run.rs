@@ -247,7 +247,7 @@ impl Engine {
 
     async fn page_when_back(&self, bulk: &Bulk) -> Result<crate::store::Page, StoreError> {
         loop {
-            match self.store.list(bulk.order.page(bulk.cursor, PAGE)).await {
+            match self.bulk_page(&bulk.order, bulk.cursor, PAGE).await {
                 Err(error) if error.may_pass() && !self.is_halted() => {
                     self.clock.sleep_until(self.clock.now().plus(LEDGER_RETRY)).await;
                 }

@@ -11,7 +11,7 @@ use onceward_core::rate::{Budget, Meter, Ramp, Rate};
 use onceward_core::time::Timestamp;
 use tokio::sync::oneshot;
 
-use super::{Bar, Barred, Entrant, Gate, Slot};
+use super::{Bar, Barred, Entrant, Gate, Probed, Slot};
 use crate::route::Protection;
 use crate::sabotage::Sabotage;
 use crate::store::{Backlog, Lane};
@@ -56,6 +56,8 @@ pub(super) struct Inner {
     pub(super) is_paused: bool,
     /// Whether somebody probes it now.
     pub(super) is_probed: bool,
+    /// What the last probe came to.
+    pub(super) probed: Option<Probed>,
     /// Whether backlog was held back since the dispatcher was last woken: else nothing that opens is
     /// news to it.
     pub(super) holds_backlog: bool,

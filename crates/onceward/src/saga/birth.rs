@@ -98,8 +98,8 @@ impl Engine {
     }
 
     /// Remembers the operation of a step: accepted, and due at once. As with any call, its route may call
-    /// another one the same effect; that one is returned then. A compensation is nobody's twin: it says what its
-    /// step said, and is to be sent for that.
+    /// another one the same effect; that one is returned then. A compensation is nobody's twin and no suspect: it says
+    /// what its step said, and is to be sent for that.
     pub(super) async fn bear_step(
         &self,
         saga: &Operation,
@@ -111,7 +111,7 @@ impl Engine {
         let Scope { tenant, principal, .. } = saga.scope.clone();
         let as_call = receive::scope_of(&arrival.route, None, tenant, principal);
         let identity = if undo { None } else { self.identity_within(&as_call, &arrival) };
-        let watch = Watch::within(&as_call, &arrival, now);
+        let watch = if undo { None } else { Watch::within(&as_call, &arrival, now) };
         self.write_watched(Box::new(newborn), identity, watch).await
     }
 

@@ -445,12 +445,19 @@ async fn lists_keep_to_a_time_and_find_what_was_born_of_another(store: &dyn Stor
     // Made by a clock that was set back: it came when those did that are beside it.
     let mut late = operation(2, "late", "r", Mode::Held);
     late.intent_mut().id = OperationId::new(place(6) + 1, 7);
-    remember(store, &late).await;
+    let late = remember(store, &late).await;
     assert_eq!(found(earlier(None)).await.0, "k2 k1");
     assert_eq!(found(Query { since: at(6), ..Query::default() }).await.0, "late k6");
     let born = Query { parent: Some(OperationId::new(place(1), 1)), ..Query::default() };
     assert_eq!(found(born).await.0, "k6 k5");
-    assert_eq!(found(Query { status: Some(200), ..Query::default() }).await.0, "");
+    assert_eq!(found(Query { status: Some(200..=200), ..Query::default() }).await.0, "");
+    let late = commit(store, started(&late)).await.unwrap();
+    commit(store, done(&late, late.created_at)).await.unwrap();
+    let met = |status| found(Query { status: Some(status), ..Query::default() });
+    assert_eq!([met(201..=201).await.0, met(200..=299).await.0], ["late", "late"]);
+    assert_eq!([met(202..=599).await.0, met(100..=200).await.0], ["", ""]);
+    let tried = |least| found(Query { attempts_min: Some(least), ..Query::default() });
+    assert_eq!([tried(1).await.0, tried(2).await.0], ["late", ""]);
 }
 
 async fn what_an_answer_made_is_found(store: &dyn Store) {

@@ -42,6 +42,7 @@ pub(super) use self::intake::Intake;
 use self::lanes::Lanes;
 use self::link::{Address, Id, Link, Links, Spare, meaning};
 use self::queue::{Job, Queue};
+pub use self::schema::Looked;
 use self::sweep::Sweeper;
 use self::writer::Writer;
 use super::row;
@@ -169,6 +170,11 @@ impl PostgresStore {
             newest,
             tasks,
         })
+    }
+
+    /// What the server at `options.url` says of itself and of the ledger on it; nothing is changed there.
+    pub async fn look(options: &PostgresOptions) -> Result<Looked, StoreError> {
+        schema::look(&Address::new(options)?.first().await?).await
     }
 
     /// Queues a job, once there is room, and waits until it is known what came of it.

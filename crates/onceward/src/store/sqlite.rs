@@ -38,7 +38,7 @@ use crate::sabotage::Sabotage;
 
 use super::moving::Kept;
 use super::{
-    Asked, Backlog, Birth, Condition, Counted, Judge, Lane, Page, Query, Remembered, Reply,
+    Asked, Backlog, Birth, Condition, Counted, Judge, Lane, Page, Query, Remembered, Reply, Schema,
     Standing, Store, StoreError, Swept, ToldCommit, Way, Which, Write,
 };
 
@@ -159,6 +159,15 @@ impl SqliteStore {
             writer: Mutex::new(Some(thread)),
             _lock: lock,
         })
+    }
+
+    /// The shape of the ledger at `path`, by the head of its file alone, so that whoever has it open does not notice;
+    /// nothing where there is no file.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, and `InvalidData` where it is none of SQLite's.
+    pub fn schema(path: &Path) -> std::io::Result<Option<Schema>> {
+        index::schema(path)
     }
 
     /// Reads the whole of a ledger that no process has open, and tells what does not hold. What is

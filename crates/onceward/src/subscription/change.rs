@@ -137,6 +137,7 @@ impl Engine {
                 route: Some(route),
                 ..Query::default()
             },
+            selected: Vec::new(),
             taken: Vec::new(),
             rate: CANCEL_RATE,
             person: person.clone(),

@@ -56,6 +56,7 @@ impl Engine {
                 since: Some(since),
                 ..Query::default()
             },
+            selected: Vec::new(),
             taken: Vec::new(),
             rate: REDELIVER_RATE,
             person: person.clone(),

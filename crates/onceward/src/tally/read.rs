@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use onceward_core::id::OperationId;
 use onceward_core::time::Timestamp;
 
-use super::row::{Row, Tier, period_name, read_name, whose};
-use super::{Counts, DuplicateSeen, Point, Span, Stats};
+use super::row::{Row, Sample, Tier, period_name, read_name, whose};
+use super::{Counts, DuplicateSeen, Place, Point, Span, Stats, SuspectSeen};
 use crate::engine::Engine;
 use crate::refusal::Refusal;
 use crate::store::{StoreError, Way};
@@ -91,9 +90,29 @@ impl Engine {
     pub async fn duplicates_seen(
         &self,
         tenant: Option<&str>,
-        before: Option<(Timestamp, OperationId)>,
+        before: Option<Place>,
         limit: usize,
     ) -> Result<Vec<DuplicateSeen>, Refusal> {
+        Ok(self.last_seen(tenant, before, limit).await?)
+    }
+
+    /// At most `limit` of the last suspected doubles before `before`, newest first; as many are kept as of
+    /// duplicates.
+    pub async fn suspects_seen(
+        &self,
+        tenant: Option<&str>,
+        before: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<SuspectSeen>, Refusal> {
+        Ok(self.last_seen(tenant, before, limit).await?)
+    }
+
+    async fn last_seen<T: Sample>(
+        &self,
+        tenant: Option<&str>,
+        before: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<T>, StoreError> {
         let now = self.clock.now();
         let mut seen = Vec::new();
         let mut end = Timestamp::from_micros(i64::MAX);
@@ -111,27 +130,27 @@ impl Engine {
             }
             end = begin;
         }
-        seen.sort_by_key(|seen| std::cmp::Reverse(seen.place()));
+        seen.sort_by_key(|seen: &T| std::cmp::Reverse(seen.place()));
         seen.truncate(limit);
         Ok(seen)
     }
 
-    /// Adds the duplicates of these periods' rows, newest first, until there are enough.
-    async fn gather_seen(
+    /// Adds what these periods' rows have of it, newest first, until there is enough.
+    async fn gather_seen<T: Sample>(
         &self,
         tier: Tier,
         tenant: Option<&str>,
         periods: Range<i64>,
-        before: Option<(Timestamp, OperationId)>,
+        before: Option<Place>,
         limit: usize,
-        seen: &mut Vec<DuplicateSeen>,
+        seen: &mut Vec<T>,
     ) -> Result<(), StoreError> {
         let whose = whose(tenant);
         let own = self.own_rows(tier, &whose);
         let prefix = format!("{}{whose}/", tier.prefix());
         let mut add = |row: &Row| {
-            let wanted = |seen: &&DuplicateSeen| before.is_none_or(|before| seen.place() < before);
-            seen.extend(row.duplicates.iter().filter(wanted).cloned());
+            let wanted = |seen: &&T| before.is_none_or(|before| seen.place() < before);
+            seen.extend(T::of(row).iter().filter(wanted).cloned());
             seen.len()
         };
         own.range(periods.clone()).for_each(|(_, row)| {
@@ -161,7 +180,7 @@ impl Engine {
     }
 }
 
-/// From when on duplicates are read from rows of this tier: coarser ones are whole before it.
+/// From when on samples are read from rows of this tier: coarser ones are whole before it.
 fn begin_of(tier: Tier, now: Timestamp) -> Timestamp {
     let coarser = match tier {
         Tier::Minute => Tier::TenMinutes,

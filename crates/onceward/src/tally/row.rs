@@ -9,7 +9,9 @@ use onceward_core::lease::Session;
 use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::escaped;
 
-use super::{Counts, DuplicateSeen, Fresh, OTHER, ROUTES_MAX, SAMPLES_MAX, Span, name_of};
+use super::{
+    Counts, DuplicateSeen, Fresh, OTHER, Place, ROUTES_MAX, SAMPLES_MAX, Span, SuspectSeen, name_of,
+};
 use crate::observe::Repeat;
 use crate::setting;
 use crate::store::StoreError;
@@ -113,12 +115,49 @@ pub(super) fn read_name(prefix: &str, name: &str) -> Option<(i64, Session)> {
 pub(super) struct Row {
     pub(super) routes: BTreeMap<String, Counts>,
     /// Oldest first.
-    pub(super) duplicates: VecDeque<DuplicateSeen>,
+    duplicates: VecDeque<DuplicateSeen>,
+    /// Oldest first.
+    suspects: VecDeque<SuspectSeen>,
+}
+
+/// What is kept of its kind as long as it is one of the last.
+pub(super) trait Sample: Clone {
+    /// Its place among them.
+    fn place(&self) -> Place;
+
+    /// Those that a row has, oldest first.
+    fn of(row: &Row) -> &VecDeque<Self>;
+}
+
+impl Sample for DuplicateSeen {
+    fn place(&self) -> Place {
+        (self.at, self.operation)
+    }
+
+    fn of(row: &Row) -> &VecDeque<Self> {
+        &row.duplicates
+    }
+}
+
+impl Sample for SuspectSeen {
+    fn place(&self) -> Place {
+        (self.at, self.operation)
+    }
+
+    fn of(row: &Row) -> &VecDeque<Self> {
+        &row.suspects
+    }
 }
 
 /// A duplicate as it is kept: when, of which operation, what it got, how long after in microseconds,
 /// whose, who, the route.
-type Sample = (i64, u128, u8, u64, String, String, String);
+type DuplicateRow = (i64, u128, u8, u64, String, String, String);
+
+/// A suspected double as it is kept: when, which operation, of which, the how manieth, whose, who, the route.
+type SuspectRow = (i64, u128, u128, u32, String, String, String);
+
+/// The routes with their numbers, and the duplicates.
+type Counted = (Vec<(String, Vec<u64>)>, Vec<DuplicateRow>);
 
 impl Row {
     pub(super) fn add(&mut self, tenant: &str, fresh: &Fresh) {
@@ -127,7 +166,7 @@ impl Row {
         }
         for seen in &fresh.repeated {
             let intent = &seen.intent;
-            self.saw(DuplicateSeen {
+            let seen = DuplicateSeen {
                 at: seen.at,
                 operation: intent.id,
                 repeat: seen.repeat,
@@ -135,22 +174,27 @@ impl Row {
                 tenant: tenant.to_owned(),
                 principal: intent.scope.principal.clone(),
                 route: name_of(&intent.route).to_owned(),
-            });
+            };
+            keep(&mut self.duplicates, seen);
+        }
+        for seen in &fresh.suspected {
+            let intent = &seen.intent;
+            let seen = SuspectSeen {
+                at: seen.at,
+                operation: intent.id,
+                first: seen.first,
+                again: seen.again,
+                tenant: tenant.to_owned(),
+                principal: intent.scope.principal.clone(),
+                route: name_of(&intent.route).to_owned(),
+            };
+            keep(&mut self.suspects, seen);
         }
     }
 
     fn of(&mut self, route: &str) -> &mut Counts {
         let has_room = self.routes.len() < ROUTES_MAX || self.routes.contains_key(route);
         self.routes.entry(if has_room { route } else { OTHER }.to_owned()).or_default()
-    }
-
-    fn saw(&mut self, seen: DuplicateSeen) {
-        // Threads count side by side: theirs are only nearly in order.
-        let place = self.duplicates.partition_point(|other| other.place() <= seen.place());
-        self.duplicates.insert(place, seen);
-        if self.duplicates.len() > SAMPLES_MAX {
-            self.duplicates.pop_front();
-        }
     }
 
     pub(super) fn encode(&self) -> Result<Bytes, StoreError> {
@@ -160,7 +204,7 @@ impl Row {
             numbers.truncate(length);
             (route, numbers)
         });
-        let samples = self.duplicates.iter().map(|seen| -> Sample {
+        let duplicates = self.duplicates.iter().map(|seen| -> DuplicateRow {
             (
                 seen.at.as_micros(),
                 seen.operation.as_u128(),
@@ -171,23 +215,62 @@ impl Row {
                 seen.route.clone(),
             )
         });
-        setting::encode(&(counts.collect::<Vec<_>>(), samples.collect::<Vec<_>>()))
+        let suspects = self.suspects.iter().map(|seen| -> SuspectRow {
+            (
+                seen.at.as_micros(),
+                seen.operation.as_u128(),
+                seen.first.as_u128(),
+                seen.again,
+                seen.tenant.clone(),
+                seen.principal.clone(),
+                seen.route.clone(),
+            )
+        });
+        let counted: (Vec<_>, Vec<_>) = (counts.collect(), duplicates.collect());
+        setting::encode(&(counted, suspects.collect::<Vec<_>>()))
     }
 
     /// What cannot be read is another release's, and counts for nothing.
     pub(super) fn decode(value: &[u8]) -> Self {
-        type Read = (Vec<(String, Vec<u64>)>, Vec<Sample>);
-        let (counts, samples): Read = postcard::from_bytes(value).unwrap_or_default();
+        let ((counts, duplicates), rest): (Counted, &[u8]) =
+            postcard::take_from_bytes(value).unwrap_or_default();
+        // A release that told of none wrote nothing here, and reads past what is written.
+        let suspects: Vec<SuspectRow> = postcard::from_bytes(rest).unwrap_or_default();
         let mut row = Self::default();
         for (route, numbers) in counts {
             row.routes.entry(route).or_default().add_numbers(&numbers);
         }
-        row.duplicates = samples.into_iter().filter_map(seen).collect();
+        row.duplicates = duplicates.into_iter().filter_map(duplicate).collect();
+        row.suspects = suspects.into_iter().map(suspect).collect();
         row
     }
 }
 
-fn seen((at, operation, repeat, after, tenant, principal, route): Sample) -> Option<DuplicateSeen> {
+/// Adds one more at its place, where only the last ones are kept.
+fn keep<T: Sample>(samples: &mut VecDeque<T>, seen: T) {
+    // Threads count side by side: theirs are only nearly in order.
+    let place = samples.partition_point(|other| other.place() <= seen.place());
+    samples.insert(place, seen);
+    if samples.len() > SAMPLES_MAX {
+        samples.pop_front();
+    }
+}
+
+fn suspect(row: SuspectRow) -> SuspectSeen {
+    let (at, operation, first, again, tenant, principal, route) = row;
+    SuspectSeen {
+        at: Timestamp::from_micros(at),
+        operation: OperationId::from_u128(operation),
+        first: OperationId::from_u128(first),
+        again,
+        tenant,
+        principal,
+        route,
+    }
+}
+
+fn duplicate(row: DuplicateRow) -> Option<DuplicateSeen> {
+    let (at, operation, repeat, after, tenant, principal, route) = row;
     Some(DuplicateSeen {
         at: Timestamp::from_micros(at),
         operation: OperationId::from_u128(operation),

@@ -486,6 +486,59 @@ fn of_many_duplicates_the_last_are_kept() {
 }
 
 #[test]
+fn suspected_doubles_are_listed_newest_first_whichever_node_saw_them_and_whoever_dies() {
+    let mut nodes = Nodes::new(2);
+    let first = operation(1, "first", "pay", Mode::Held).id;
+    let mut told = Vec::new();
+    for n in 0..20_u32 {
+        nodes.pass(Duration::from_mins(17));
+        let mut again = operation(u64::from(n) + 2, "again", "pay", Mode::Held);
+        again.intent_mut().scope.tenant = if n % 5 == 0 { "b" } else { "a" }.to_owned();
+        let observer = &nodes.engines[n as usize % 2].observer;
+        observer.observe(Fact::Suspected(&again, first, n + 1));
+        if n % 5 != 0 {
+            told.push((nodes.clock.now(), again.id, first, n + 1));
+        }
+        nodes.write(n as usize % 2);
+    }
+    nodes.kill(0);
+    nodes.kill(1);
+    told.reverse();
+    for limit in [1, 6, 100] {
+        let (mut seen, mut before) = (Vec::new(), None);
+        loop {
+            let page = nodes.engines[0].suspects_seen(Some("a"), before, limit);
+            let page = nodes.runtime.block_on(page).unwrap();
+            let Some(last) = page.last() else { break };
+            before = Some(last.place());
+            seen.extend(page.iter().map(|seen| (seen.at, seen.operation, seen.first, seen.again)));
+        }
+        assert_eq!(seen, told, "by {limit}");
+    }
+    let all = nodes.runtime.block_on(nodes.engines[1].suspects_seen(None, None, 100)).unwrap();
+    assert_eq!((all.len(), &*all[0].route), (20, "pay"));
+}
+
+#[test]
+fn a_row_of_a_release_that_told_of_no_suspects_is_read_and_it_reads_ours() {
+    type Before = (Vec<(String, Vec<u64>)>, Vec<(i64, u128, u8, u64, String, String, String)>);
+
+    let nodes = Nodes::new(1);
+    nodes.tell(0, &repeated(Repeat::Replayed));
+    let first = operation(1, "first", "pay", Mode::Held);
+    nodes.engines[0].observer.observe(Fact::Suspected(&first, first.id, 1));
+    nodes.write(0);
+    let names = nodes.rows();
+    let name = names.iter().find(|name| name.contains("m/")).unwrap().clone();
+    let ours = nodes.runtime.block_on(nodes.store.setting(name)).unwrap().unwrap();
+    let before: Before = postcard::from_bytes(&ours).unwrap();
+    assert_eq!(before.1.len(), 1, "what it does not know it reads past");
+    let row = row::Row::decode(&postcard::to_allocvec(&before).unwrap());
+    let counts: u64 = row.routes.values().map(Counts::repeated).sum();
+    assert_eq!(counts, 1, "what is not there it does not miss");
+}
+
+#[test]
 fn how_many_keys_end_soon_is_told_by_what_came_to_rest() {
     let mut nodes = Nodes::new(2);
     let told = Told { tenant: "a", route: "pay", what: What::Rested(State::Done, false) };

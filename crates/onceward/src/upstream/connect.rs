@@ -23,6 +23,7 @@ use url::{Host, Url};
 use super::distrusted::Distrusted;
 use super::egress::{Egress, EgressRefusal};
 use super::progress::Progress;
+use super::smtp::Safe;
 use super::tls::{self, DoorError};
 use super::{Target, Trust};
 
@@ -141,6 +142,28 @@ impl Connector {
         let mut config = ClientConfig::clone(self.config(target));
         config.alpn_protocols.clear();
         self.agree(target, stream, Arc::new(config)).await
+    }
+
+    /// Opens a connection as an attempt would, as far as nothing has to be said for it.
+    pub(super) async fn knock(
+        &self,
+        target: &Target,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), ConnectError> {
+        let (stream, _) = self.dial(target, deadline, progress).await?;
+        progress.enter(Phase::Tls);
+        match &target.mail {
+            Some(server) if server.safe == Safe::Implicit => {
+                self.secure_for_mail(target, stream).await?;
+            }
+            None if target.base.scheme() == "https" => {
+                self.secure(target, stream).await?;
+            }
+            _ => return Ok(()),
+        }
+        progress.reached = Reached::Secured;
+        Ok(())
     }
 
     fn config<'a>(&'a self, target: &'a Target) -> &'a Arc<ClientConfig> {

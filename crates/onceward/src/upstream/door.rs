@@ -137,6 +137,17 @@ impl Door {
         self.pool.origins()
     }
 
+    /// Connects to the target as an attempt would, TLS with it, sends nothing and hangs up.
+    pub async fn knock(&self, target: &Target) -> Result<(), Failure> {
+        let mut progress = Progress::begin(Instant::now());
+        progress.turn_to(Phase::Resolve);
+        let deadline = Instant::now() + target.timeouts.connect;
+        let knocked = self.connector.knock(target, deadline, &mut progress);
+        let knocked = timeout_at(deadline, knocked).await;
+        let late = |_| Err(ConnectError::Timeout(named(target), target.timeouts.connect));
+        knocked.unwrap_or_else(late).map_err(|error| unreached(&error, &progress))
+    }
+
     async fn attempt(&self, dispatch: &Dispatch) -> Result<Answer, Failure> {
         let target = &*dispatch.target;
         if let Some(server) = &target.mail {
@@ -240,13 +251,7 @@ impl Door {
             return Ok(line);
         }
         let late = |_| Err(ConnectError::Timeout(named(target), target.timeouts.connect));
-        outcome.unwrap_or_else(late).map_err(|error| Failure {
-            ending: Ending::Unsent,
-            reached: progress.reached,
-            permanent: error.is_permanent(),
-            error: error.to_string(),
-            timings: progress.timings(),
-        })
+        outcome.unwrap_or_else(late).map_err(|error| unreached(&error, progress))
     }
 
     async fn connect(
@@ -378,6 +383,17 @@ struct Failed {
     failure: Failure,
     /// Whether the connection came from the pool and was closed before anything was sent on it.
     stale: bool,
+}
+
+/// No connection came about.
+fn unreached(error: &ConnectError, progress: &Progress) -> Failure {
+    Failure {
+        ending: Ending::Unsent,
+        reached: progress.reached,
+        permanent: error.is_permanent(),
+        error: error.to_string(),
+        timings: progress.timings(),
+    }
 }
 
 fn unfit(unfit: &Unfit) -> Failure {

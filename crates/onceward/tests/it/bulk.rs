@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use onceward::core::id::OperationId;
 use onceward::core::operation::{Death, Deed, Forgotten};
 use onceward::core::policy::{Backoff, Effects, Policy};
 use onceward::core::risk::Risk;
@@ -23,7 +24,7 @@ fn once(kind: Effects) -> Policy {
 
 fn order(deed: BulkDeed, rate: u32) -> BulkOrder {
     let filter = Query { route: Some("pay".into()), ..Query::default() };
-    BulkOrder { deed, filter, taken: Vec::new(), rate, person: person() }
+    BulkOrder { deed, filter, selected: Vec::new(), taken: Vec::new(), rate, person: person() }
 }
 
 /// `count` dead letters, called `d-0` and on.
@@ -214,6 +215,35 @@ async fn whoever_takes_a_bulk_over_keeps_to_all_of_its_filter() {
                 world.operation(&format!("d-{n}")).await.acts.is_empty(),
                 "it is about nothing"
             );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_selected_and_nothing_else_is_acted_on_by_whoever_has_the_bulk() {
+    for mut world in every(&once(Effects::NonIdempotent)) {
+        bury(&world, 6).await;
+        answered(world.call(post("done")).await);
+        world.upstream.script((0..99).map(|_| answer(404, "no")));
+        let mut order = order(BulkDeed::Redeliver, 1);
+        for key in ["d-1", "d-4", "d-2", "d-4", "done"] {
+            order.selected.push(world.operation(key).await.id);
+        }
+        let nobodys = OperationId::new(order.selected[0].sequence() - 1, 7);
+        order.selected.push(nobodys);
+        let plan = world.engine().plan_bulk(&order).await.unwrap();
+        assert_eq!((plan.matched, plan.is_exact), (3, true));
+        let others = Query { route: Some("other".into()), ..Query::default() };
+        let narrowed = BulkOrder { filter: others, ..order.clone() };
+        assert_eq!(world.engine().plan_bulk(&narrowed).await.unwrap().matched, 0);
+
+        let begun = world.engine().begin_bulk(order).await.unwrap();
+        world.restart().await;
+        let ended = until_ended(&world, &begun.name()).await;
+        assert_eq!((ended.standing, ended.matched, ended.done), (BulkStanding::Done, 3, 3));
+        for n in 0..6 {
+            let acts = world.operation(&format!("d-{n}")).await.acts;
+            assert_eq!(acts.len(), usize::from([1, 2, 4].contains(&n)), "d-{n}: {acts:?}");
         }
     }
 }

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use onceward::core::breaker::BreakerRule;
+use onceward::core::lease::BEAT;
 use onceward::core::operation::{Death, State};
 use onceward::core::policy::Effects;
 use onceward::core::rate::{BudgetRule, Rate};
 use onceward::route::{FlowLimits, Protection, Route};
 use onceward::store::{Query, Standing as Waits};
-use onceward::{Bar, Refusal};
+use onceward::{Bar, NoteQuery, Refusal};
 use onceward_proof::figures::Figures;
 
 use crate::world::{
@@ -164,6 +165,66 @@ async fn a_probe_asks_for_what_the_route_names() {
         assert!(seen[5..].iter().all(|one| one.method == "GET" && one.target == "/healthz"));
         world.until("it is closed", async || is_closed(&world)).await;
         assert_eq!(world.answered(post("held")).await.response.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn an_open_breaker_that_a_person_has_asked_closes_at_once_where_its_upstream_was_mended() {
+    for world in protected(Effects::NonIdempotent, |_| {}) {
+        trip(&world).await;
+        taken(world.call(accepted("kept")).await);
+        world.upstream.script([answer(200, ""), answer(404, ""), answer(200, "")]);
+        world.engine().probe_now(PAY, &person()).await.unwrap();
+        let standing = world.engine().standing(PAY).unwrap();
+        assert_eq!((standing.breaker, standing.probed.unwrap().status), ("closed", Some(200)));
+        world.stands("kept", "done").await;
+        let seen = world.upstream.seen();
+        let methods: Vec<_> = seen[5..].iter().map(|one| one.method.as_str()).collect();
+        assert_eq!(methods, ["HEAD", "HEAD", "HEAD", "POST"], "no time has passed");
+        let query = NoteQuery { limit: 9, ..NoteQuery::default() };
+        let notes = world.engine().notes(&query).await.unwrap().notes;
+        assert_eq!((&*notes[0].deed, &*notes[0].about), ("probed", PAY));
+        world.engine().probe_now(PAY, &person()).await.unwrap();
+        assert_eq!(world.upstream.dispatched(), 9, "where it is closed there is nothing to ask");
+    }
+}
+
+#[tokio::test]
+async fn one_whose_upstream_is_still_away_stays_open_as_long_as_it_would_have() {
+    for world in protected(Effects::Keyed, |_| {}) {
+        trip(&world).await;
+        let before = world.engine().standing(PAY).unwrap().until;
+        for sent in 6..9 {
+            world.upstream.script([unsent()]);
+            world.engine().probe_now(PAY, &person()).await.unwrap();
+            let standing = world.engine().standing(PAY).unwrap();
+            assert_eq!((standing.breaker, standing.until), ("open", before));
+            assert!(standing.probed.unwrap().error.is_some());
+            assert_eq!(world.upstream.dispatched(), sent, "one probe, and it decides");
+        }
+        world.engine().pause(PAY, &person()).await.unwrap();
+        world.engine().probe_now(PAY, &person()).await.unwrap();
+        assert_eq!(world.upstream.dispatched(), 8, "a pause holds it all the same");
+    }
+}
+
+#[tokio::test]
+async fn what_a_person_asks_at_one_node_the_others_ask_with_their_next_beat() {
+    for mut world in protected(Effects::NonIdempotent, |_| {}) {
+        let (Some(_), Some(other)) = (world.postgres(), world.node_apart().await) else { continue };
+        trip(&world).await;
+        world.until_it_has_beaten().await;
+        other.probe_now(PAY, &person()).await.unwrap();
+        assert_eq!(world.upstream.dispatched(), 5, "its own breaker is closed");
+        world.upstream.script([answer(200, ""), answer(200, ""), answer(200, "")]);
+        world.clock.advance(BEAT);
+        world.until("it is closed", async || is_closed(&world)).await;
+        world.restart().await;
+        trip(&world).await;
+        world.until_it_has_beaten().await;
+        world.clock.advance(BEAT);
+        world.until_it_has_beaten().await;
+        assert!(is_open(&world), "whoever begins heeds nothing that was asked for before");
     }
 }
 

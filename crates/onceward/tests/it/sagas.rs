@@ -469,6 +469,21 @@ async fn a_step_that_asks_what_was_asked_a_while_ago_is_told_as_a_suspected_doub
 }
 
 #[tokio::test]
+async fn what_undoes_a_step_by_saying_the_same_is_no_suspected_double() {
+    let policy = Policy { suspect_within: Duration::from_hours(1), ..effects(Effects::Keyed) };
+    for world in every(&policy) {
+        let toggle = step("hotel");
+        let steps = vec![Step { undo: Some(toggle.ask.clone()), ..toggle }, step("flight")];
+        let definition = Definition { steps, input: json!({"user": 7}), stops: false };
+        world.upstream.script([made("h1"), answer(404, ""), answer(204, "")]);
+        let id = begin(&world, definition.check().unwrap()).await;
+        stands(&world, id, Standing::Unwound).await;
+        assert_eq!(asked(&world), ["POST /hotel", "POST /flight", "POST /hotel"]);
+        assert_eq!(world.notes.suspected(), 0);
+    }
+}
+
+#[tokio::test]
 async fn what_was_not_sent_of_a_saga_that_unwinds_is_not_sent_any_more() {
     for world in every(&effects(Effects::NonIdempotent)) {
         world.upstream.script([made("h1"), unanswered(), answer(204, "")]);

@@ -30,6 +30,7 @@ const WORDS: [&str; 7] = ["state", "route", "key", "label", "subject", "status",
 pub(super) enum Deed {
     Redeliver,
     Cancel,
+    Resolve,
 }
 
 impl Deed {
@@ -37,6 +38,7 @@ impl Deed {
         match self {
             Self::Redeliver => "redeliver",
             Self::Cancel => "cancel",
+            Self::Resolve => "resolve",
         }
     }
 
@@ -45,6 +47,7 @@ impl Deed {
         match self {
             Self::Redeliver => ("dead", "only what is dead is redelivered"),
             Self::Cancel => ("pending", "only what is pending is cancelled"),
+            Self::Resolve => ("in_doubt", "only what is in doubt is resolved"),
         }
     }
 }
@@ -70,15 +73,21 @@ impl Ask {
     }
 
     fn is_confirmed(&self) -> bool {
-        let typed = self.typed.as_deref().unwrap_or_default().trim();
+        let typed = self.answer();
         match self.risk_to_take() {
+            _ if self.deed == Deed::Resolve => matches!(typed, "done" | "not-sent"),
             Some(risk) => typed == risk,
             None => typed.eq_ignore_ascii_case("y") || typed.eq_ignore_ascii_case("yes"),
         }
     }
 
+    fn answer(&self) -> &str {
+        self.typed.as_deref().unwrap_or_default().trim()
+    }
+
     fn document(&self) -> Value {
         match (self.deed, self.risk_to_take()) {
+            (Deed::Resolve, _) => json!({"reason": self.reason, "as": self.answer()}),
             (Deed::Redeliver, Some(risk)) => json!({"reason": self.reason, "risk": risk}),
             _ => json!({"reason": self.reason}),
         }
@@ -158,6 +167,8 @@ pub(super) struct Board {
     /// What the flags said.
     given: Vec<(&'static str, String)>,
     pub(super) has_looked: bool,
+    /// A filter was typed: what a key is about is the first that it finds.
+    is_to_select: bool,
     /// Where the last page ended: the rows below are asked for by id.
     floor: String,
     /// Of these the one that was asked for last.
@@ -181,6 +192,7 @@ impl Board {
             room: 1,
             given: given.collect(),
             has_looked: false,
+            is_to_select: false,
             floor: String::new(),
             turn: String::new(),
         }
@@ -196,6 +208,12 @@ impl Board {
         let from = self.first();
         let rows = self.rows.iter().rev().skip(from).take(self.room);
         rows.map(|(id, row)| (row, self.selected.as_ref() == Some(id))).collect()
+    }
+
+    /// How many letters the longest key has.
+    pub(super) fn key_letters(&self) -> usize {
+        let keys = self.rows.values().filter_map(|row| row["key"].as_str());
+        keys.map(|key| key.chars().count()).max().unwrap_or_default()
     }
 
     /// How many are above the screen, and how many there are.
@@ -283,6 +301,9 @@ impl Board {
         }
         self.away = None;
         self.has_looked = true;
+        if std::mem::take(&mut self.is_to_select) && self.selected.is_none() {
+            self.step(0);
+        }
     }
 
     /// What came of a deed.
@@ -376,6 +397,7 @@ impl Board {
             Key::Char('p') => self.is_paused = !self.is_paused,
             Key::Char('r') => self.begin(Deed::Redeliver),
             Key::Char('c') => self.begin(Deed::Cancel),
+            Key::Char('v') => self.begin(Deed::Resolve),
             Key::Char('o') => return self.selected().map(Act::Open),
             _ => {}
         }
@@ -415,6 +437,7 @@ impl Board {
                 typed.trim().clone_into(&mut self.filter);
                 self.rows.clear();
                 (self.top, self.selected, self.has_looked) = (None, None, false);
+                self.is_to_select = !self.filter.is_empty();
                 return Some(Act::Look);
             }
             key => edit(&mut typed, key),
@@ -467,6 +490,7 @@ fn past(deed: Deed) -> &'static str {
     match deed {
         Deed::Redeliver => "redelivered",
         Deed::Cancel => "cancelled",
+        Deed::Resolve => "resolved",
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::ls::{last, place};
 use super::super::output::{ago, clean, each, text};
 use super::super::show::story;
-use super::board::{Ask, Board, Details, Mode};
+use super::board::{Ask, Board, Deed, Details, Mode};
 
 /// How text looks, where the terminal can show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub(super) fn screen(
         lines.push(Line::default());
         lines.extend(shown);
     } else {
-        let columns = Columns::of(size.columns);
+        let columns = Columns::of(size.columns, board.key_letters());
         lines.push(columns.names());
         let shown = board.shown();
         if shown.is_empty() {
@@ -153,10 +153,10 @@ fn bottom(board: &Board) -> (Line, Line) {
         }
         (Mode::Ask(_), _) => "Enter go on  Esc leave it",
         (Mode::List, Some(_)) => {
-            "↑↓ scroll  r redeliver  c cancel  o open  p pause  Esc back  q quit"
+            "↑↓ scroll  r redeliver  v resolve  c cancel  o open  p pause  Esc back  q quit"
         }
         (Mode::List, None) => {
-            "↑↓ select  Enter details  r redeliver  c cancel  o open  / filter  p pause  q quit"
+            "↑↓  ⏎ story  r redeliver  v resolve  c cancel  o open  / filter  p pause  q quit"
         }
     };
     let line = match &board.mode {
@@ -173,6 +173,10 @@ fn asked(ask: &Ask) -> Line {
         return Line::of(Style::Strong, format!("{deed} {key}, why? {}▏", ask.reason));
     };
     match (ask.risk_to_take(), &ask.risk) {
+        _ if ask.deed == Deed::Resolve => Line::of(
+            Style::Strong,
+            format!("{key}: type done, or not-sent, which has it sent again: {typed}▏"),
+        ),
         (Some(risk), Some((_, why))) => {
             let mut line = Line::of(Style::Red, format!("{risk}: {why} "));
             line.pieces
@@ -198,17 +202,19 @@ const STATE: usize = 13;
 const ATTEMPTS: usize = 3;
 /// At least; what keys leave over is for it.
 const LAST: usize = 11;
+const KEY_MIN: usize = 16;
 const KEY_MAX: usize = 36;
 const AGE: usize = 8;
 
 impl Columns {
-    fn of(width: usize) -> Self {
+    /// Of a terminal this wide, where the longest key has so many letters.
+    fn of(width: usize, key_letters: usize) -> Self {
         // Two before the state, and a space behind each column.
         let fixed = 2 + STATE + ATTEMPTS + LAST + AGE + 5;
         let left = width.saturating_sub(fixed);
         let route = if left < 24 { 0 } else { (left / 3).min(24) };
         let key = left.saturating_sub(route).max(8);
-        let over = key.saturating_sub(KEY_MAX);
+        let over = key.saturating_sub(key_letters.clamp(KEY_MIN, KEY_MAX));
         Self { key: key - over, route, last: LAST + over }
     }
 

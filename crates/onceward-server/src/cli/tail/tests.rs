@@ -185,6 +185,39 @@ fn a_redelivery_wants_a_reason_and_a_yes() {
 }
 
 #[test]
+fn what_is_in_doubt_is_resolved_by_a_reason_and_the_word_for_what_became_of_it() {
+    let mut world = World::new(&[row(1, "in_doubt"), row(2, "dead")]);
+    world.type_in("v");
+    world.shows("order-2 is dead: only what is in doubt is resolved");
+    world.type_in("jv");
+    world.shows("resolve order-1, why? ▏");
+    world.type_in("the bank has it\r");
+    world.shows("order-1: type done, or not-sent, which has it sent again: ▏");
+    assert_eq!(world.type_in("y\r"), None);
+    world.shows("nothing was done");
+    for word in ["done", "not-sent"] {
+        world.type_in("vthe bank says so\r");
+        let document = json!({"reason": "the bank says so", "as": word});
+        let act = Act::Do { deed: Deed::Resolve, id: "op_01".to_owned(), document };
+        assert_eq!(world.type_in(&format!("{word}\r")), Some(act));
+    }
+    world.board.done(Deed::Resolve, Ok(row(1, "done")));
+    world.shows("resolved order-1: done");
+}
+
+#[test]
+fn what_keys_have_too_much_of_is_for_what_went_wrong_last() {
+    let mut lost = row(1, "pending");
+    lost["attempts"][0]["error"] = json!("the connection broke off after 17 bytes of the answer");
+    let world = World::new(&[lost.clone()]);
+    world.shows("404: the connection broke off");
+    lost["key"] = json!("0123456789012345678901234567890123456789");
+    let world = World::new(&[lost]);
+    world.shows("01234567890123456789012345678901");
+    world.shows("404: the c");
+}
+
+#[test]
 fn a_risk_that_somebody_has_to_take_is_typed_out() {
     let mut doubtful = row(1, "dead");
     doubtful["risk"] = json!({"name": "unknown", "why": "it may have been done"});
@@ -244,6 +277,19 @@ fn a_filter_names_what_the_api_can_look_for_and_the_rest_is_text() {
     world.shows("Nothing matches");
     world.type_in("/\u{1b}p");
     world.shows("paused");
+}
+
+#[test]
+fn a_filter_selects_the_first_that_it_finds_and_without_one_nothing_is() {
+    let mut world = World::new(&[row(1, "dead")]);
+    world.type_in("/dead\r");
+    world.see(&[row(1, "dead"), row(2, "dead")], None);
+    assert!(world.selected().unwrap().contains("order-2"), "the first that it finds");
+    world.see(&[row(1, "dead"), row(2, "dead"), row(3, "dead")], None);
+    assert!(world.selected().unwrap().contains("order-2"), "and it stays");
+    world.type_in("/\u{7f}\u{7f}\u{7f}\u{7f}\r");
+    world.see(&[row(1, "dead")], None);
+    assert_eq!(world.selected(), None, "without one nothing is");
 }
 
 #[test]

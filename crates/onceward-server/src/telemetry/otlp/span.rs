@@ -1,10 +1,11 @@
 //! A span as OTLP has it (opentelemetry-proto 1.x, `trace/v1/trace.proto`).
 
 use std::borrow::Cow;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use onceward::core::trace::TraceContext;
 
+use super::nanos;
 use super::wire::Wire;
 
 /// "The field says whether its parent is remote", and "it is".
@@ -72,7 +73,7 @@ impl<'w> Attributes<'w> {
     pub(in crate::telemetry) fn fraction(&mut self, key: &str, fraction: f64) {
         self.wire.message(self.field, |pair| {
             pair.text(1, &[key]);
-            pair.message(2, |value| value.fixed64(4, fraction.to_bits()));
+            pair.message(2, |value| value.double(4, fraction));
         });
     }
 
@@ -126,13 +127,9 @@ impl Span<'_> {
     }
 }
 
-fn nanos(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use opentelemetry_proto::tonic::common::v1::any_value::Value as Read;
     use opentelemetry_proto::tonic::trace::v1 as read;

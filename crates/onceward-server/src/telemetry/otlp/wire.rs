@@ -1,4 +1,4 @@
-//! Protocol buffers, as far as a trace is written in them (the encoding of version 3): fields one after
+//! Protocol buffers, as far as telemetry is written in them (the encoding of version 3): fields one after
 //! another into one buffer, and nothing is built before.
 
 /// How what follows a field's number is written.
@@ -47,6 +47,20 @@ impl Wire {
     pub(super) fn fixed64(&mut self, field: u32, number: u64) {
         self.field(field, Kind::Fixed64);
         self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// A `double`.
+    pub(super) fn double(&mut self, field: u32, number: f64) {
+        self.fixed64(field, number.to_bits());
+    }
+
+    /// A `repeated fixed64`, or a `repeated double` by its bits, packed.
+    pub(super) fn packed64(&mut self, field: u32, numbers: impl ExactSizeIterator<Item = u64>) {
+        self.field(field, Kind::Bytes);
+        self.varint(8 * numbers.len() as u64);
+        for number in numbers {
+            self.0.extend_from_slice(&number.to_le_bytes());
+        }
     }
 
     /// A `fixed32`.

@@ -27,7 +27,9 @@ impl Signs {
         // Words are kept as they are.
         let bytes = |text: &String| text.as_bytes().to_vec();
         let parent = query.parent.map(|parent| written(&Some(parent.as_u128())));
-        let status = query.status.map(|status| written(&Some(status)));
+        // Of several statuses each stands there otherwise.
+        let one = query.status.as_ref().filter(|range| range.start() == range.end());
+        let status = one.map(|range| written(&Some(*range.start())));
         let words = named.into_iter().chain(said).flatten().map(bytes);
         let words = words.chain(parent).chain(status);
         let words = words.chain(whose.map(Option::as_ref).into_iter().flatten().map(bytes));
@@ -99,7 +101,9 @@ mod tests {
             Query { principal: text(&operation.scope.principal), ..all.clone() },
             Query { kind: Some(operation.scope.kind), ..all.clone() },
             Query { parent: operation.parent, ..all.clone() },
-            Query { status: operation.last_status(), ..all.clone() },
+            Query { status: operation.last_status().map(|it| it..=it), ..all.clone() },
+            Query { status: operation.last_status().map(|it| it..=it + 9), ..all.clone() },
+            Query { attempts_min: Some(operation.attempts_made()), ..all.clone() },
             Query { error_is: operation.last_error().map(str::to_owned), ..all.clone() },
             Query { error: operation.last_error().map(|it| it[2..].to_owned()), ..all },
         ]
@@ -125,7 +129,7 @@ mod tests {
     #[test]
     fn what_nothing_is_asked_of_has_none() {
         assert!(!Signs::of(&Query::default()).are_any());
-        assert!(Signs::of(&Query { status: Some(404), ..Query::default() }).are_any());
+        assert!(Signs::of(&Query { status: Some(404..=404), ..Query::default() }).are_any());
         assert!(Signs::of(&Query { kind: Some(ScopeKind::Saga), ..Query::default() }).are_any());
     }
 }

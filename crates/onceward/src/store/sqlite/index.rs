@@ -5,6 +5,8 @@
 mod lists;
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,10 +22,32 @@ use super::keys::{FRESH_MAX, KeyWriter, Keys};
 use super::record::{LaneRow, Put, Record, Records};
 use crate::sabotage::Sabotage;
 use crate::store::row;
-use crate::store::{Lane, StoreError};
+use crate::store::{Lane, Schema, StoreError};
 
 /// The first release of SQLite without the WAL-reset corruption.
 const SQLITE_MIN: i32 = 3_051_003;
+
+/// How a file of SQLite's begins, and where in its head `user_version` stands (its file format, section 1.3).
+const MAGIC: &[u8] = b"SQLite format 3\0";
+const USER_VERSION_AT: usize = 60;
+
+/// The schema of the index in the file `path`.
+pub(super) fn schema(path: &Path) -> std::io::Result<Option<Schema>> {
+    let mut head = [0; USER_VERSION_AT + 4];
+    match File::open(path).and_then(|mut file| file.read_exact(&mut head)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        // What is shorter is none either.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => head.fill(0),
+        Err(error) => return Err(error),
+    }
+    if !head.starts_with(MAGIC) {
+        return Err(std::io::Error::new(ErrorKind::InvalidData, "it is no file of SQLite's"));
+    }
+    let found = head[USER_VERSION_AT..].iter().fold(0, |found, byte| found << 8 | u32::from(*byte));
+    let ours = MIGRATIONS.len() as u32;
+    Ok(Some(Schema { found, ours, is_usable: found <= ours }))
+}
 
 pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/sqlite/0001_init.sql"),
