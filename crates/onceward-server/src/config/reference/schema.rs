@@ -139,18 +139,18 @@ pub(super) fn wrong(value: &Toml, schema: &Value, root: &Value) -> Option<String
         return (!is_one).then(|| format!("{value} is none of {words:?}"));
     }
     let kind = match (schema["type"].as_str(), value) {
-        (None, _) => return None,
-        (Some("string"), Toml::String(_)) | (Some("boolean"), Toml::Boolean(_)) => return None,
-        (Some("integer" | "number"), Toml::Integer(_)) | (Some("number"), Toml::Float(_)) => {
-            return None;
-        }
+        (None, _)
+        | (Some("string"), Toml::String(_))
+        | (Some("boolean"), Toml::Boolean(_))
+        | (Some("integer" | "number"), Toml::Integer(_))
+        | (Some("number"), Toml::Float(_)) => return None,
         (Some("array"), Toml::Array(items)) => {
             return items.iter().find_map(|item| wrong(item, &schema["items"], root));
         }
         (Some("object"), Toml::Table(keys)) => {
             return keys.iter().find_map(|(key, value)| {
                 let known = schema["properties"].get(key);
-                match known.or(schema.get("additionalProperties")) {
+                match known.or_else(|| schema.get("additionalProperties")) {
                     Some(Value::Bool(false)) => Some(format!("no key {key}")),
                     Some(schema) => wrong(value, schema, root).map(|why| format!("{key}: {why}")),
                     None => None,

@@ -1,6 +1,7 @@
 //! What pages tell of a key: the tables that are written by hand.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// A row of such a table.
 #[derive(Debug, Default)]
@@ -57,7 +58,7 @@ impl Told {
                 self.0.entry((section.to_owned(), format!("{key}.{within}"))).or_insert(said);
             }
             let said = Said { usual: usual.clone(), meaning: plain(meaning) };
-            let place = self.0.entry((section.to_owned(), key)).or_insert_with(Said::default);
+            let place = self.0.entry((section.to_owned(), key)).or_default();
             if place.meaning.is_empty() {
                 *place = Said { usual: said.usual.or_else(|| place.usual.take()), ..said };
             }
@@ -125,7 +126,8 @@ fn plain(text: &str) -> String {
         let (target, more) = behind.split_once(')').unwrap_or((behind, ""));
         out.push_str(sentence);
         out.push_str(words);
-        if target.split('#').next().is_some_and(|file| file.ends_with(".md")) {
+        let file = target.split('#').next().map(Path::new);
+        if file.and_then(Path::extension).is_some_and(|extension| extension == "md") {
             out.extend([" (docs/", target, ")"]);
         }
         rest = more;
