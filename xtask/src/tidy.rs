@@ -136,6 +136,7 @@ pub(crate) fn run(root: &Path) -> Outcome<()> {
 fn complaints(tree: &Tree) -> Vec<Complaint> {
     let mut all = layers::core_manifest(tree);
     all.extend(layers::verbs(tree));
+    all.extend(layers::map(tree));
     all.extend(layers::sockets(tree));
     all.extend(links::check(tree));
     all.extend(book::check(tree));

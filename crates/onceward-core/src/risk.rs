@@ -74,6 +74,18 @@ impl Risk {
     }
 }
 
+/// What asking anew what `operation` asked could do: that goes under another key, by which no upstream dedupes.
+pub fn risk_anew(operation: &Operation) -> Risk {
+    if operation.state == State::Done {
+        return Risk::DoneAlready;
+    }
+    match operation.effects {
+        _ if !operation.may_have_executed() => Risk::Safe,
+        Effects::Idempotent => Risk::Safe,
+        Effects::Keyed | Effects::NonIdempotent => Risk::Unknown,
+    }
+}
+
 /// What sending `operation` again at `now` could do.
 pub fn risk(operation: &Operation, now: Timestamp) -> Risk {
     if operation.state == State::Done {

@@ -181,7 +181,7 @@ pub enum Seen {
     InDoubt,
     /// It is done as it was wanted.
     Done {
-        /// Whether its answer lacks a value that a later step takes.
+        /// Whether its answer lacks a value that a later step takes, or a compensation that may come to run.
         lacks: bool,
     },
     /// It is dead, or done otherwise than wanted.

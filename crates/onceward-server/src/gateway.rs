@@ -34,7 +34,7 @@ use crate::shape;
 use crate::telemetry::traces::{self, Traced};
 
 pub(crate) use self::document::{Document, lines, response_document};
-pub(crate) use self::options::{LABEL_BYTES_MAX, key_of, next_hop, options_of};
+pub(crate) use self::options::{LABEL_BYTES_MAX, key_of, next_hop, options_of, refuse_options};
 
 /// The largest body that is read before it is passed on.
 const WHOLE_BYTES_MAX: u64 = 64 << 10;

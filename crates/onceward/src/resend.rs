@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use onceward_core::exchange::Request;
 use onceward_core::id::OperationId;
 use onceward_core::key::ScopeKind;
 use onceward_core::operation::{Deed, Operation};
+use onceward_core::risk::{Risk, risk_anew};
 
 use crate::call::{Arrival, Call, CallOptions, Received};
 use crate::engine::Engine;
@@ -16,6 +18,9 @@ use crate::receive::made_key;
 use crate::refusal::Refusal;
 use crate::remember::birth;
 use crate::store::{Remembered, Which};
+
+/// The letters that tell one request that is asked anew from another, of six bits each.
+const WHAT_LETTERS: usize = 16;
 
 /// What is asked otherwise than before; what it does not name stays as it was.
 #[derive(Debug, Clone, Default)]
@@ -31,42 +36,87 @@ pub struct Edit {
 }
 
 impl Engine {
-    /// Asks again what `id` asked, as a new operation. The caller's credentials go with it. The
-    /// same edit with the same key finds what the first one made.
+    /// Asks again what `id` asked, as a new operation, where nobody has to doubt whether the first was done. The
+    /// caller's credentials go with it. The same edit with the same key finds what the first one made.
     pub async fn resend(
         self: &Arc<Self>,
         id: OperationId,
         edit: Edit,
         person: &Person,
     ) -> Result<Operation, Refusal> {
+        self.resend_at_risk(id, edit, person, &[]).await
+    }
+
+    /// The same, also where the first may have been done, if the person takes that risk by its name.
+    pub async fn resend_at_risk(
+        self: &Arc<Self>,
+        id: OperationId,
+        edit: Edit,
+        person: &Person,
+        taken: &[Risk],
+    ) -> Result<Operation, Refusal> {
         if self.is_halted() {
             return Err(Refusal::Draining);
         }
         let original = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
         let arrival = self.rearrival(&original, edit).await?;
+        let is_it = |known: &Operation| {
+            known.parent == Some(id) && known.fingerprint == arrival.fingerprint
+        };
+        let known = self.store.find(Which::Key(arrival.digest)).await?;
+        if let Some(known) = known.filter(is_it) {
+            return Ok(known);
+        }
+        let mut act = deed(Deed::Resent, person, self);
+        let risk = risk_anew(&original);
+        // That it was done is known, and then nobody asks for it anew by mistake.
+        if risk.wants_a_word() && risk.can_be_taken() {
+            if !taken.contains(&risk) {
+                return Err(Refusal::RiskUnaccepted { operation: Box::new(original), risk });
+            }
+            act.reason = format!("{} (the risk is taken: {})", act.reason, risk.name());
+        }
+        let act = match self.approve(&original, &self.what_of(&arrival.request), &act).await {
+            Ok(act) => act,
+            Err(refusal) => {
+                self.note_wanted(&refusal, &act).await?;
+                return Err(refusal);
+            }
+        };
         let now = self.clock.now();
         let born = self.next_id(now);
         let request = arrival.remembered(born, now);
         let mut newborn = birth(&arrival, &request, born, None, None, &self.secrets, now);
         newborn.operation.intent_mut().parent = Some(id);
-        newborn.operation.acts.push(deed(Deed::Resent, person, self));
+        newborn.operation.acts.push(act);
         let note = self.note(person, Deed::Resent.name(), &id.to_string()).await?;
         let written = self.write_birth(Box::new(newborn)).await;
         match written.map_err(|error| self.heed(error))? {
             Remembered::Fresh(operation) => {
+                self.settle_approval(id, Deed::Resent).await?;
                 self.observer.observe(Fact::Acted(&operation));
                 Ok(operation)
             }
-            Remembered::Known(known)
-                if known.parent == Some(id) && known.fingerprint == arrival.fingerprint =>
-            {
-                Ok(known)
-            }
+            Remembered::Known(known) if is_it(&known) => Ok(known),
             Remembered::Known(known) => {
                 self.note_refused(note).await?;
                 Err(Refusal::conflict(&known, "its key belongs to another operation"))
             }
         }
+    }
+
+    /// What two persons have to ask for alike: all that would be sent, by a name that tells nothing of it.
+    fn what_of(&self, request: &Request) -> String {
+        let headers = request.headers.0.iter();
+        let headers = headers.flat_map(|(name, value)| [name.as_bytes(), value.as_ref()]);
+        let parts = [request.method.as_bytes(), request.target.as_bytes(), request.body.as_ref()];
+        let mut said = Vec::new();
+        for part in parts.into_iter().chain(headers) {
+            said.extend((part.len() as u64).to_be_bytes());
+            said.extend(part);
+        }
+        let name = self.secrets.name(&said);
+        format!("{} {}", Deed::Resent.name(), name.get(..WHAT_LETTERS).unwrap_or(&name))
     }
 
     /// The remembered request with the changes, as if it had just been received.

@@ -6,6 +6,11 @@ const CORE: &str = "crates/onceward-core/Cargo.toml";
 /// What would bring effects into the core.
 const EFFECTS: [&str; 4] = ["tokio", "hyper", "rusqlite", "rand"];
 
+/// The map, and the crates whose files it names, one by one.
+const MAP: &str = "ARCHITECTURE.md";
+const MAPPED: [&str; 3] =
+    ["crates/onceward-core/src/", "crates/onceward/src/", "crates/onceward-server/src/"];
+
 const VERBS_FOLDER: &str = "crates/onceward/src/";
 /// The story in its order; only the engine puts them into it.
 const VERBS: [&str; 5] = ["receive", "remember", "deliver", "settle", "replay"];
@@ -41,6 +46,28 @@ pub(super) fn core_manifest(tree: &Tree) -> Vec<Complaint> {
                 dependency.package()
             );
             Complaint::new(CORE, dependency.line(text), what)
+        })
+        .collect()
+}
+
+/// Who looks for something finds its file on the map.
+pub(super) fn map(tree: &Tree) -> Vec<Complaint> {
+    let Some(map) = tree.text(MAP) else { return Vec::new() };
+    let is_named = |name: &str| {
+        ["`", "/"].iter().any(|before| {
+            map.contains(&format!("{before}{name}.rs`"))
+                || map.contains(&format!("{before}{name}`"))
+        })
+    };
+    let sources = tree.texts(|path| path.starts_with("crates/"));
+    sources
+        .filter_map(|(path, _)| {
+            let (_, file) = path.split_once("/src/")?;
+            let name = file.strip_suffix(".rs").filter(|name| !name.contains('/'))?;
+            let is_of_all = ["lib", "main"].contains(&name);
+            let is_mapped = MAPPED.iter().any(|folder| path.starts_with(folder));
+            (is_mapped && !is_of_all && !is_named(name))
+                .then(|| Complaint::new(path, 1, format!("{MAP} does not name it: say what it is")))
         })
         .collect()
 }
@@ -137,6 +164,21 @@ mod tests {
 
     fn lines(complaints: &[Complaint]) -> Vec<usize> {
         complaints.iter().map(|complaint| complaint.line).collect()
+    }
+
+    #[test]
+    fn a_file_that_the_map_does_not_name_is_missed() {
+        let tree = Tree::of(&[
+            (MAP, "`seal.rs`, and `store/row.rs` behind `key`"),
+            ("crates/onceward/src/seal.rs", ""),
+            ("crates/onceward/src/agenda.rs", ""),
+            ("crates/onceward/src/store/postgres.rs", ""),
+            ("crates/onceward-core/src/key.rs", ""),
+            ("crates/onceward-core/src/lib.rs", ""),
+            ("crates/onceward-sim/src/world.rs", ""),
+        ]);
+        let missed: Vec<_> = map(&tree).into_iter().map(|complaint| complaint.file).collect();
+        assert_eq!(missed, ["crates/onceward/src/agenda.rs"]);
     }
 
     #[test]

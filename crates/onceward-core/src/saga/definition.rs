@@ -189,7 +189,8 @@ impl Definition {
         Plan { steps: self.steps.iter().map(shape).collect(), stops: self.stops }
     }
 
-    /// What is taken of the answer to the step at `at`: by later steps, and by compensations.
+    /// What is taken of the answer to the step at `at`: what the saga does not go forward without, and what only
+    /// the compensation of the last step takes. Behind that step nothing can fail any more.
     pub fn taken_of(&self, at: usize) -> (BTreeSet<Variable>, BTreeSet<Variable>) {
         let Some(name) = self.steps.get(at).map(|step| step.name.as_str()) else {
             return Default::default();
@@ -198,9 +199,10 @@ impl Definition {
             let all = ask.variables().unwrap_or_default();
             all.into_iter().filter(|variable| variable.step() == Some(name)).collect::<Vec<_>>()
         };
-        let by_steps = self.steps.iter().flat_map(|step| of_it(&step.ask)).collect();
-        let undos = self.steps.iter().filter_map(|step| step.undo.as_ref());
-        (by_steps, undos.flat_map(of_it).collect())
+        let Some((last, before)) = self.steps.split_last() else { return Default::default() };
+        let asks = self.steps.iter().map(|step| &step.ask);
+        let needed = asks.chain(before.iter().filter_map(|step| step.undo.as_ref()));
+        (needed.flat_map(of_it).collect(), last.undo.iter().flat_map(of_it).collect())
     }
 }
 
@@ -327,8 +329,12 @@ mod tests {
         let undo = Some("/{{steps.a.headers.location}}");
         let saga =
             saga(vec![step("a", Value::Null, undo), step("b", json!("{{steps.a.status}}"), None)]);
-        let (by_steps, by_undos) = saga.unwrap().taken_of(0);
-        assert_eq!(by_steps.into_iter().collect::<Vec<_>>(), [Variable::Status("a".to_owned())]);
-        assert_eq!(by_undos.len(), 1);
+        let (needed, by_last_undo) = saga.unwrap().taken_of(0);
+        let status = Variable::Status("a".to_owned());
+        assert_eq!((needed.len(), needed.contains(&status)), (2, true));
+        assert!(by_last_undo.is_empty());
+        let alone = self::saga(vec![step("a", Value::Null, undo)]).unwrap();
+        let (needed, by_last_undo) = alone.taken_of(0);
+        assert_eq!((needed.len(), by_last_undo.len()), (0, 1), "behind it nothing can fail");
     }
 }

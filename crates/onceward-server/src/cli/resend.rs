@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::act::tell;
+use super::act::{Risk, tell};
 use super::client::{Client, part};
 use super::output::Printer;
 use super::send::{bytes_of, headers_of, put_body};
@@ -33,6 +33,8 @@ pub(super) struct Resend {
     /// The new operation's key; without it one is made
     #[arg(short, long)]
     key: Option<String>,
+    #[command(flatten)]
+    risk: Risk,
     /// Why: it stays with the new operation
     #[arg(long)]
     reason: String,
@@ -44,7 +46,9 @@ pub(super) async fn resend(flags: &Resend, client: &Client, out: Printer) -> Res
     let mut headers = headers_of(&flags.headers)?;
     headers.extend(flags.without.iter().map(|name| (name.to_ascii_lowercase(), Value::Null)));
     document.insert("headers".to_owned(), Value::Object(headers));
-    for (name, value) in [("path", &flags.path), ("key", &flags.key)] {
+    for (name, value) in
+        [("path", &flags.path), ("key", &flags.key), ("risk", &flags.risk.accept_risk)]
+    {
         if let Some(value) = value {
             document.insert(name.to_owned(), json!(value));
         }

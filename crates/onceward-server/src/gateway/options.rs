@@ -121,6 +121,27 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
     Ok(options)
 }
 
+/// What is asked in a document says there what it wants of us: an option of the request around it would be for
+/// nobody, and is refused.
+pub(crate) fn refuse_options(headers: &HeaderMap) -> Result<(), Problem> {
+    let prefers = |value: &HeaderValue| {
+        let mut said = CallOptions::default();
+        heed_preferences(value, &mut said);
+        said.respond_async || said.wait.is_some()
+    };
+    let option =
+        headers.iter().find(|(name, value)| match name.as_str().strip_prefix("onceward-") {
+            // Who asks, by which version, and what a gateway before us says of an operation of its own.
+            Some("authorization" | "contract" | "operation" | "attempt" | "hop") => false,
+            Some(_) => true,
+            None => **name == PREFER && prefers(value),
+        });
+    let Some((name, _)) = option else { return Ok(()) };
+    let why =
+        format!("{name}: what is asked in a document says there what it wants; nothing was sent.");
+    Err(Problem::new("option-invalid", why))
+}
+
 /// The operation that a call is part of, `op_…`, and the key that a step of it makes, `op_…; step=NAME`: the
 /// same step of the same operation is the same call, whoever makes it again.
 fn parent_of(value: &str) -> Result<(OperationId, Option<String>), String> {
@@ -192,6 +213,35 @@ fn heed_preferences(prefer: &HeaderValue, options: &mut CallOptions) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn around_a_document_no_option_is_passed_over() {
+        let refused = |lines: &[(&'static str, &'static str)]| {
+            let line = |&(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            refuse_options(&lines.iter().map(line).collect()).err().map(|problem| problem.code)
+        };
+        for option in [
+            ("onceward-callback", "https://a.example"),
+            ("onceward-deadline", "2027-01-31T12:00:00Z"),
+            ("onceward-nonsense", "1"),
+            ("prefer", "respond-async"),
+            ("prefer", "handling=strict, wait=5"),
+        ] {
+            assert_eq!(refused(&[option]), Some("option-invalid"), "{option:?}");
+        }
+        let others = [
+            ("onceward-authorization", "Bearer ow_1"),
+            ("onceward-contract", "2026-11"),
+            ("onceward-operation", "op_01kb2n9f5nep3b8m6wq6r9t2vx"),
+            ("onceward-attempt", "1"),
+            ("onceward-hop", "1"),
+            ("idempotency-key", "k"),
+            ("prefer", "handling=strict"),
+        ];
+        assert_eq!(refused(&others), None);
+    }
 
     #[test]
     fn a_step_of_a_parent_makes_a_key_and_what_is_no_step_is_refused() {

@@ -203,6 +203,7 @@ pub(crate) const RESEND: &[Described] =
             "operation-open",
             "operation-conflict",
             "approval-wanted",
+            "risk-unaccepted",
             "draining",
             "key-invalid",
             "key-required",
@@ -368,6 +369,7 @@ pub(crate) const START_SAGA: &[Described] = &[about(
     "egress-refused",
     "body-too-large",
     "limit",
+    "option-invalid",
     "quarantine",
     "draining",
 ])];
@@ -538,6 +540,7 @@ pub(crate) const PUBLISH: &[Described] = &[about(
 /// How an event is refused.
 const OF_PUBLISHING: &[&str] = &[
     "body-too-large",
+    "option-invalid",
     "key-invalid",
     "key-mismatch",
     "key-expired",

@@ -23,7 +23,7 @@ use url::form_urlencoded::Serializer;
 use super::filter::{cursor, moment, standing_name};
 use super::handler::{Answer, Asked, Said, given, id_of, invalid, key_of, limit_of};
 use crate::access::Caller;
-use crate::gateway::key_of as key_in;
+use crate::gateway::{key_of as key_in, refuse_options};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
@@ -72,6 +72,7 @@ async fn publish(
     headers: HeaderMap,
     Said(document): Said<Box<RawValue>>,
 ) -> Result<(StatusCode, HeaderMap, Json<Value>), Problem> {
+    refuse_options(&headers)?;
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let mut key = key_in(&headers)?.as_deref().map(key_of).transpose()?;
     let mut tenant = node.tenant().to_owned();

@@ -19,7 +19,7 @@ use super::filter::Filter;
 use super::handler::{Act, Answer, Asked, Because, Said, invalid, reasoned, some};
 use super::{evidence, kept, resend};
 use crate::access::Caller;
-use crate::gateway::{Document, lines, response_document};
+use crate::gateway::{Document, lines, refuse_options, response_document};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::telemetry::traces::Traced;
@@ -217,6 +217,7 @@ async fn send(
     traced: Option<Extension<Traced>>,
     Said(mut document): Said<Document>,
 ) -> Result<Response<axum::body::Body>, Problem> {
+    refuse_options(&headers)?;
     document.take_key(&headers)?;
     document.take_trace(&headers);
     let traced = traced.map(|Extension(traced)| traced);
@@ -226,7 +227,9 @@ async fn send(
 async fn explain(
     node: View,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     Said(document): Said<Document>,
 ) -> Answer {
+    refuse_options(&headers)?;
     Ok(Json(node.gateway.explain(document, node.acting(caller))?))
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::handler::{Act, invalid, reasoned};
-use super::operations::shown;
+use super::operations::{risks, shown};
 use crate::gateway::check_sendable;
 use crate::problem::Problem;
 use crate::shape;
@@ -33,6 +33,8 @@ pub(super) struct Resend {
     body_base64: Option<String>,
     /// The new operation's key; without it one is made.
     key: Option<String>,
+    /// `accepted`, or the name of the risk that is taken.
+    risk: Option<String>,
 }
 
 reasoned!(Resend);
@@ -43,6 +45,7 @@ pub(super) async fn resend(
     asked: HeaderMap,
     Act(person, document): Act<Resend>,
 ) -> Result<(StatusCode, HeaderMap, Json<Value>), Problem> {
+    let taken = risks(document.risk.as_deref())?;
     let original = node.find(&id).await?;
     if let Some(path) = &document.path {
         check_target(&original.method, path)?;
@@ -56,7 +59,7 @@ pub(super) async fn resend(
         headers: headers(document.headers)?,
         body: body(document.body, document.body_base64)?,
     };
-    let made = node.engine.resend(original.id, edit, &person).await?;
+    let made = node.engine.resend_at_risk(original.id, edit, &person, &taken).await?;
     let mut headers = HeaderMap::new();
     if let Ok(location) = HeaderValue::from_str(&shape::url_of(made.id)) {
         headers.insert(header::LOCATION, location);

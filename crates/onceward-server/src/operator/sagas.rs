@@ -251,6 +251,7 @@ async fn start(
     Exactly(document): Exactly<Document>,
 ) -> Result<Response, Problem> {
     node.check_released("Nothing was begun; `onceward restore --release` lets sagas begin.")?;
+    gateway::refuse_options(&headers)?;
     let caller = node.acting(caller);
     let key = match &document.key {
         Some(key) => Some(key.clone()),

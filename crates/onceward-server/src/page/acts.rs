@@ -212,16 +212,21 @@ fn redelivery(operation: &Operation, risk: Risk) -> Markup {
         "redeliver",
         "Redeliver",
         &html! {
-            p.warn[is_risky] { (risk.words()) }
-            @if is_risky {
-                label.choice {
-                    input type="checkbox" name="risk" value=(risk.name()) required;
-                    " Send it, whatever comes of it"
-                }
-            }
+            @if is_risky { (taken(risk)) } @else { p { (risk.words()) } }
         },
         is_risky,
     )
+}
+
+/// A risk that a person has to take by its name.
+pub(super) fn taken(risk: Risk) -> Markup {
+    html! {
+        p.warn { (risk.words()) }
+        label.choice {
+            input type="checkbox" name="risk" value=(risk.name()) required;
+            " Send it, whatever comes of it"
+        }
+    }
 }
 
 fn resolutions(operation: &Operation) -> Markup {

@@ -5,14 +5,15 @@ use bytes::Bytes;
 use maud::html;
 use onceward::Edit;
 use onceward::core::operation::Operation;
+use onceward::core::risk::risk_anew;
 use onceward::secret::random;
 use serde::Deserialize;
 
-use super::acts::{Done, told};
+use super::acts::{Done, taken, told};
 use super::frame::{Frame, Here, Html, reason};
 use super::words;
 use crate::node::Node;
-use crate::operator::{Sent, check_target, kept, reasoned};
+use crate::operator::{Sent, check_target, kept, reasoned, risks};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -27,6 +28,8 @@ pub(super) struct Edited {
     body: Option<String>,
     /// Sent twice, the form makes one operation.
     key: String,
+    /// The risk that is taken, by its name.
+    risk: Option<String>,
 }
 
 reasoned!(Edited);
@@ -44,6 +47,7 @@ async fn text_of(node: &Node, operation: &Operation) -> Result<Option<String>, P
 pub(super) async fn form(node: View, Path(id): Path<String>) -> Result<Html, Problem> {
     let operation = node.find(&id).await?;
     let body = text_of(&node, &operation).await?;
+    let risk = risk_anew(&operation);
     let frame = Frame::of(&node).await?;
     let key = format!("made-{:032x}", u128::from_be_bytes(random()));
     let content = html! {
@@ -65,6 +69,7 @@ pub(super) async fn form(node: View, Path(id): Path<String>) -> Result<Html, Pro
                 },
                 None => p.soft { "Its body is no text, too large to be edited here, or redacted: it goes as it is." },
             }
+            @if risk.wants_a_word() && risk.can_be_taken() { (taken(risk)) }
             (reason("Reason"))
             button.careful { "Send as a new operation" }
         }
@@ -84,5 +89,6 @@ pub(super) async fn resend(
     let before = text_of(&node, &operation).await?.map(plain);
     let body = form.body.map(plain).filter(|body| Some(body) != before.as_ref()).map(Bytes::from);
     let edit = Edit { key: Some(form.key), target: Some(form.path), body, ..Edit::default() };
-    Ok(told(&node.engine.resend(operation.id, edit, &person).await?))
+    let taken = risks(form.risk.as_deref())?;
+    Ok(told(&node.engine.resend_at_risk(operation.id, edit, &person, &taken).await?))
 }

@@ -79,6 +79,38 @@ fn what_is_resent_is_a_new_operation_and_both_name_each_other() {
 }
 
 #[test]
+fn what_may_have_been_done_is_asked_anew_by_no_edge_without_its_risk() {
+    let world = World::new();
+    let gateway = world.serve();
+    gateway.run(&["send", "demo-unsafe/pay?script=drop", "--key", "pay-1"]).failed(1);
+    let id = gateway.until_state("pay-1", "in_doubt")["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/operations/{id}/resend");
+    let refused = post(&gateway, &path, &json!({"reason": "r", "path": "/pay"}));
+    assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("risk-unaccepted")));
+    assert_eq!(refused.json()["risk"], "unknown");
+    let html = ("accept", "text/html");
+    let page = format!("/operations/{id}/resend");
+    let form = gateway.call("GET", &page, &[html], "").text();
+    assert!(form.contains("name=\"risk\" value=\"unknown\" required"), "{form}");
+    let fields = "key=page-1&path=/pay&reason=r";
+    assert_eq!(gateway.call("POST", &page, &[html, FORM], fields).status, 409);
+    let said = gateway.run(&["resend", &id, "--path", "/pay", "--reason", "r"]).failed(1);
+    assert!(said.contains("risk \"unknown\""), "{said}");
+    assert_eq!(gateway.call("GET", "/to/demo-unsafe/effects", &[], "").json()["calls"], 1);
+
+    let taken = format!("{fields}&risk=unknown");
+    assert_eq!(gateway.call("POST", &page, &[html, FORM], &taken).status, 303);
+    let document = json!({"reason": "r", "path": "/pay", "key": "api-1", "risk": "accepted"});
+    assert_eq!(post(&gateway, &path, &document).status, 201);
+    let by_name = ["resend", &id, "--path", "/pay", "--key", "cli-1", "--accept-risk=unknown"];
+    gateway.run(&[&by_name[..], &["--reason", "r"]].concat()).ok();
+    for key in ["page-1", "api-1", "cli-1"] {
+        let born = gateway.until_state(key, "done");
+        assert_eq!(born["acts"][0]["reason"], "r (the risk is taken: unknown)");
+    }
+}
+
+#[test]
 fn a_bulk_is_planned_runs_and_is_told_of() {
     let world = World::new();
     let gateway = world.serve();

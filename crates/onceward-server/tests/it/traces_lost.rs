@@ -96,7 +96,7 @@ fn a_collector_of_the_environment_is_told_with_its_credentials_and_a_wrong_one_i
     collector.one(SpanKind::Server, "POST /to/demo/{path}");
     assert_eq!(collector.0.heard()[0].header("x-api-key"), Some("secret one"));
     let mut wrong = world.command(&["serve", "--listen", "127.0.0.1:0"]);
-    wrong.env("OTEL_TRACES_SAMPLER", "sometimes");
+    wrong.env("OTEL_EXPORTER_OTLP_ENDPOINT", &base).env("OTEL_TRACES_SAMPLER", "sometimes");
     let output = wrong.output().unwrap();
     assert_eq!(output.status.code(), Some(78));
     let said = String::from_utf8_lossy(&output.stderr);

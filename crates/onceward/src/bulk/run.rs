@@ -290,6 +290,9 @@ impl Engine {
                 }
                 Err(Refusal::Conflict { why, .. }) => Became::Failed(why),
                 Err(Refusal::RiskUnaccepted { .. }) => Became::LeftOut,
+                Err(Refusal::SecondWanted { what, .. }) => Became::Failed(format!(
+                    "it waits for a second person ({what}): the same bulk, begun by somebody else within a day, does it"
+                )),
                 Err(_) => Became::Failed("it is not there any more".to_owned()),
             });
         }

@@ -404,8 +404,8 @@ impl Engine {
         place: Place,
         step: &Operation,
     ) -> Result<Taken, StoreError> {
-        let (by_steps, by_undos) = kept.definition.taken_of(place.step);
-        let all: BTreeSet<&Variable> = by_steps.iter().chain(&by_undos).collect();
+        let (needed, by_last_undo) = kept.definition.taken_of(place.step);
+        let all: BTreeSet<&Variable> = needed.iter().chain(&by_last_undo).collect();
         let mut taken = Taken::default();
         if all.is_empty() {
             return Ok(taken);
@@ -423,10 +423,10 @@ impl Engine {
                     room -= length;
                     taken.values.insert(variable.to_string(), value);
                 }
-                None if by_steps.contains(variable) => {
+                None if needed.contains(variable) => {
                     taken.lacks.get_or_insert_with(|| variable.to_string());
                 }
-                // Only its compensation asks for it, and may never come to that.
+                // Only a cancel that comes in between lets the last step be undone.
                 None => {}
             }
         }
@@ -434,7 +434,7 @@ impl Engine {
     }
 }
 
-/// What was taken of an answer, and what a later step would take that is not in it.
+/// What was taken of an answer, and what is not in it although the saga does not go forward without it.
 #[derive(Default)]
 struct Taken {
     values: BTreeMap<String, Value>,
@@ -476,7 +476,9 @@ fn why(
     let name = kept.definition.steps.get(place.step).map(|step| step.name.as_str())?;
     let what = if place.undo { "the compensation of" } else { "the step" };
     let how = match (lacks, step) {
-        (Some(lacks), _) => format!("its answer has no {{{{{lacks}}}}}, which a later step takes"),
+        (Some(lacks), _) => {
+            format!("its answer has no {{{{{lacks}}}}}, which a later step or a compensation takes")
+        }
         (None, Some(step)) => how_it_ended(step),
         (None, None) => {
             "it is not in the ledger any more, and may have been done before it went".to_owned()

@@ -7,7 +7,7 @@ use onceward::core::operation::{Death, Deed, Forgotten};
 use onceward::core::policy::{Backoff, Effects, Policy};
 use onceward::core::risk::Risk;
 use onceward::store::{Query, Standing};
-use onceward::{BulkDeed, BulkOrder, BulkStanding, NoteQuery};
+use onceward::{BulkDeed, BulkOrder, BulkStanding, NoteQuery, Person};
 
 use crate::world::{
     World, accepted, answer, answered, effects, every, person, post, taken, unanswered,
@@ -108,6 +108,32 @@ async fn a_risk_that_is_taken_is_taken_for_all() {
         let ended = until_ended(&world, &begun.name()).await;
         assert_eq!((ended.done, ended.left_out), (1, 0));
         world.stands("doubt", "done").await;
+    }
+}
+
+#[tokio::test]
+async fn a_bulk_that_wants_two_persons_says_so_and_the_same_one_by_another_does_it() {
+    for world in every(&once(Effects::NonIdempotent)) {
+        bury(&world, 3).await;
+        world.engine().set_approved(vec![Deed::Redelivered]);
+        let mut ended = Vec::new();
+        for who in ["anna", "anna", "bo"] {
+            let person = Person { who: who.to_owned(), reason: format!("{who} says so") };
+            let order = BulkOrder { person, ..order(BulkDeed::Redeliver, 100) };
+            let begun = world.engine().begin_bulk(order).await.unwrap();
+            ended.push(until_ended(&world, &begun.name()).await);
+        }
+        for waiting in &ended[..2] {
+            assert_eq!((waiting.done, waiting.failed, waiting.left_out), (0, 3, 0));
+            let trouble = waiting.trouble.as_deref().unwrap();
+            assert!(trouble.contains("it waits for a second person (redelivered)"), "{trouble}");
+        }
+        assert_eq!((ended[2].done, ended[2].failed), (3, 0));
+        for n in 0..3 {
+            let sent = world.stands(&format!("d-{n}"), "done").await;
+            assert!(sent.acts[0].reason.contains("asked for by anna"), "{:?}", sent.acts);
+        }
+        assert!(world.engine().wanted().await.unwrap().is_empty());
     }
 }
 
@@ -294,7 +320,7 @@ async fn what_people_do_is_in_one_list_for_as_long_as_it_is_kept() {
         assert!(engine.redeliver(id, &person()).await.is_err(), "what cannot be is not noted");
         engine.pause("pay", &person()).await.unwrap();
         engine.resume("pay", &person()).await.unwrap();
-        let bea = onceward::Person { who: "bea".into(), reason: "all of them".into() };
+        let bea = Person { who: "bea".into(), reason: "all of them".into() };
         let bulk = BulkOrder { person: bea, ..order(BulkDeed::Redeliver, 100) };
         let begun = engine.begin_bulk(bulk).await.unwrap();
         until_ended(&world, &begun.name()).await;

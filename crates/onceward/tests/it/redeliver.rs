@@ -8,7 +8,7 @@ use onceward::core::operation::Deed;
 use onceward::core::policy::{Backoff, Effects, KeyMissing, Policy};
 use onceward::core::risk::Risk;
 use onceward::store::Query;
-use onceward::{Edit, Refusal};
+use onceward::{Edit, Person, Refusal};
 
 use crate::world::{
     World, accepted, answer, effects, every, person, post, taken, unanswered, with_header,
@@ -99,6 +99,62 @@ async fn an_edit_is_a_new_operation_that_names_the_one_it_was_made_of() {
         let born = Query { parent: Some(dead.id), limit: 9, ..Query::default() };
         let children = world.engine().store().list(born).await.unwrap().operations;
         assert_eq!(children.iter().map(|child| child.id).collect::<Vec<_>>(), [child.id]);
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_asked_anew_only_by_who_takes_that_risk() {
+    for kind in [Effects::NonIdempotent, Effects::Keyed] {
+        for world in every(&once(kind)) {
+            world.upstream.script([unanswered()]);
+            let _ = world.call(accepted("k")).await;
+            let rests = if kind == Effects::Keyed { "dead" } else { "in_doubt" };
+            let first = world.stands("k", rests).await;
+            let edit = || Edit { key: Some("again".to_owned()), ..Edit::default() };
+            let engine = world.engine();
+            for wrong in [&[][..], &[Risk::WindowOver]] {
+                // Another key goes with it, by which no upstream dedupes.
+                let result = engine.resend_at_risk(first.id, edit(), &person(), wrong).await;
+                assert!(
+                    matches!(result, Err(Refusal::RiskUnaccepted { risk: Risk::Unknown, .. })),
+                    "{result:?}"
+                );
+            }
+            assert!(world.find("again").await.is_none(), "a refusal makes nothing");
+            let taken = [Risk::Unknown];
+            let child = engine.resend_at_risk(first.id, edit(), &person(), &taken).await.unwrap();
+            assert!(child.acts[0].reason.contains("the risk is taken: unknown"), "{child:?}");
+            // What it made is found without a word.
+            assert_eq!(engine.resend(first.id, edit(), &person()).await.unwrap().id, child.id);
+            world.stands("again", "done").await;
+            assert_eq!(world.upstream.dispatched(), 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_redeliveries_want_two_persons_nobody_asks_anew_alone() {
+    let by = |who: &str| Person { who: who.to_owned(), reason: format!("{who} says so") };
+    for world in every(&once(Effects::NonIdempotent)) {
+        world.answered(post("k")).await;
+        let done = world.operation("k").await;
+        world.engine().set_approved(vec![Deed::Redelivered]);
+        let resend = async |who: &str, target: &str| {
+            let edit = Edit { target: Some(target.to_owned()), ..Edit::default() };
+            world.engine().resend(done.id, edit, &by(who)).await
+        };
+        for (who, target) in [("anna", "/a"), ("anna", "/a"), ("bo", "/b"), ("anna", "/a")] {
+            let wanted = resend(who, target).await.unwrap_err();
+            assert!(matches!(wanted, Refusal::SecondWanted { .. }), "{wanted:?}");
+        }
+        assert_eq!(world.engine().wanted().await.unwrap().len(), 1);
+        let child = resend("bo", "/a").await.unwrap();
+        assert_eq!(child.acts[0].reason, "bo says so (asked for by anna: anna says so)");
+        assert!(world.engine().wanted().await.unwrap().is_empty());
+        world.stands(child.key.as_str(), "done").await;
+        assert_eq!(world.upstream.dispatched(), 2);
+        let wanted = resend("bo", "/a").await.unwrap_err();
+        assert!(matches!(wanted, Refusal::SecondWanted { .. }), "each time anew: {wanted:?}");
     }
 }
 

@@ -295,6 +295,38 @@ async fn a_value_that_is_missing_fails_the_saga_before_the_step_that_takes_it() 
 }
 
 #[tokio::test]
+async fn a_saga_does_not_go_forward_over_a_step_whose_compensation_lacks_a_value() {
+    for world in every(&effects(Effects::Keyed)) {
+        // What undoes the flight takes its `id`, which its answer has not.
+        let second = Step { ask: ask("POST", "/flight", Value::Null), ..after("flight", "hotel") };
+        let third = Step { ask: ask("POST", "/car", Value::Null), undo: None, ..step("car") };
+        let steps = vec![step("hotel"), second, third];
+        let definition = Definition { steps, input: json!({"user": 7}), stops: false };
+        world.upstream.script([made("h1"), answer(201, "{}"), answer(204, "")]);
+        let id = begin(&world, definition.check().unwrap()).await;
+        let stuck = stands(&world, id, Standing::Stuck).await;
+        assert_eq!(stuck.at_hand().as_deref(), Some("flight/undo"));
+        assert_eq!(asked(&world), ["POST /hotel", "POST /flight"], "the car is not begun");
+        let flight = world.engine().settle_saga(id, &person(), "flight/undo", Word::Done).await;
+        flight.unwrap();
+        let unwound = stands(&world, id, Standing::Unwound).await;
+        assert_eq!(legs(&unwound), [Leg::Undone, Leg::Undone, Leg::Waiting]);
+    }
+}
+
+#[tokio::test]
+async fn what_only_the_last_compensation_would_take_fails_no_saga_that_is_done() {
+    for world in every(&effects(Effects::Keyed)) {
+        let last = Step { ask: ask("POST", "/flight", Value::Null), ..after("flight", "hotel") };
+        let steps = vec![step("hotel"), last];
+        let definition = Definition { steps, input: json!({"user": 7}), stops: false };
+        world.upstream.script([made("h1"), answer(201, "{}")]);
+        let id = begin(&world, definition.check().unwrap()).await;
+        stands(&world, id, Standing::Done).await;
+    }
+}
+
+#[tokio::test]
 async fn behind_its_pivot_a_saga_only_goes_forward() {
     for world in every(&effects(Effects::Keyed)) {
         let pivot = Step { undo: None, is_pivot: true, ..after("flight", "hotel") };

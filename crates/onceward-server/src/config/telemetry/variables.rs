@@ -64,6 +64,13 @@ fn headers(variable: &str, text: &str) -> Result<Vec<(String, String)>, ConfigEr
 impl Signal {
     /// Lays the variables about it over what the file says of it.
     fn lay_over(&self, told: &mut Option<Exporter>, said: Said<'_>) -> Result<(), ConfigError> {
+        let exporter = format!("OTEL_{}_EXPORTER", self.name);
+        let by = said(&exporter);
+        let by = by.as_deref().map(str::trim);
+        if by.is_some_and(|by| self.silent.contains(&by)) {
+            *told = None;
+            return Ok(());
+        }
         let both = |what: &str| {
             let own = format!("OTEL_EXPORTER_OTLP_{}_{what}", self.name);
             [format!("OTEL_EXPORTER_OTLP_{what}"), own]
@@ -73,23 +80,15 @@ impl Signal {
         if let Some(url) = place(said, &whole)?.or(base) {
             *told = Some(Exporter::to(url));
         }
-        let exporter = format!("OTEL_{}_EXPORTER", self.name);
-        match said(&exporter).as_deref().map(str::trim) {
-            Some("otlp") if told.is_none() => {
-                *told = url(COLLECTOR).ok().map(|base| Exporter::to(self.at(base)));
-            }
-            None | Some("otlp") => {}
-            Some(silent) if self.silent.contains(&silent) => *told = None,
-            Some(other) => {
-                let why = format!("{other:?} is none of otlp, {}", self.silent.join(", "));
-                return Err(wrong(&exporter, &why));
-            }
-        }
-        if said("OTEL_SDK_DISABLED").is_some_and(|it| it.trim().eq_ignore_ascii_case("true")) {
-            *told = None;
+        if by == Some("otlp") && told.is_none() {
+            *told = url(COLLECTOR).ok().map(|base| Exporter::to(self.at(base)));
         }
         // The rest may be there for other programs.
         let Some(told) = told else { return Ok(()) };
+        if let Some(other) = by.filter(|by| *by != "otlp") {
+            let why = format!("{other:?} is none of otlp, {}", self.silent.join(", "));
+            return Err(wrong(&exporter, &why));
+        }
         for name in both("TIMEOUT") {
             if let Some(millis) = number(said, &name, 1)? {
                 told.timeout = Duration::from_millis(millis);
@@ -111,10 +110,15 @@ impl TelemetryConfig {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<(), ConfigError> {
         let said: Said<'_> = &|name| variable(name).filter(|value| !value.trim().is_empty());
+        if said("OTEL_SDK_DISABLED").is_some_and(|it| it.trim().eq_ignore_ascii_case("true")) {
+            (self.traces, self.metrics) = (None, None);
+            return Ok(());
+        }
         TRACES.lay_over(&mut self.traces, said)?;
         METRICS.lay_over(&mut self.metrics, said)?;
         if self.traces.is_some() {
             self.lay_over_batches(said)?;
+            self.lay_over_sampling(said)?;
         }
         if self.metrics.is_some()
             && let Some(millis) = number(said, "OTEL_METRIC_EXPORT_INTERVAL", 1)?
@@ -124,7 +128,7 @@ impl TelemetryConfig {
         if self.traces.is_some() || self.metrics.is_some() {
             self.lay_over_resource(said)?;
         }
-        self.lay_over_sampling(said)
+        Ok(())
     }
 
     fn lay_over_batches(&mut self, said: Said<'_>) -> Result<(), ConfigError> {
@@ -232,7 +236,6 @@ mod tests {
             ("OTEL_TRACES_SAMPLER_ARG", "7"),
             ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_TRACES_EXPORTER", "prometheus"),
-            ("OTEL_METRICS_EXPORTER", "console"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "a:4318"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
             ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a b=secret"),
@@ -243,6 +246,40 @@ mod tests {
             let said = under(&[(name, value)]).unwrap_err();
             assert!(said.contains(name) && !said.contains("secret"), "{said}");
         }
+    }
+
+    #[test]
+    fn variables_for_other_programs_are_not_looked_at_where_nothing_is_told() {
+        let others = [
+            ("OTEL_TRACES_SAMPLER", "xray"),
+            ("OTEL_TRACES_SAMPLER_ARG", "endpoint=http://a:1"),
+            ("OTEL_METRICS_EXPORTER", "console"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "=secret"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "5s"),
+        ];
+        let taken = |file: &str, more: &[(&str, &str)]| {
+            let mut read = load(file).unwrap().telemetry;
+            let all = [&others[..], more].concat();
+            let of = |name: &str| all.iter().find(|(own, _)| *own == name);
+            let laid = read.lay_over(|name| of(name).map(|(_, value)| (*value).to_owned()));
+            laid.map(|()| read.traces.is_some()).map_err(|error| error.to_string())
+        };
+        let told = "[telemetry]\ntraces = \"http://127.0.0.1:1\"";
+        let endpoint = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "a:4318");
+        for (file, more) in [
+            ("", &[][..]),
+            ("", &[("OTEL_TRACES_EXPORTER", "otlp,console")]),
+            (told, &[("OTEL_SDK_DISABLED", "true"), endpoint]),
+            (told, &[("OTEL_TRACES_EXPORTER", "none"), endpoint]),
+        ] {
+            assert_eq!(taken(file, more), Ok(false), "{more:?}");
+        }
+        assert!(taken(told, &[]).is_err());
+        assert!(taken("", &[endpoint]).is_err(), "it says that they are told");
+        let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318");
+        let said = under(&[base, ("OTEL_METRICS_EXPORTER", "console")]).unwrap_err();
+        assert!(said.contains("OTEL_METRICS_EXPORTER"), "{said}");
     }
 
     #[test]
