@@ -216,7 +216,7 @@ roles = [{ roles = ["read"] }]
 [routes.pay]
 upstream = "https://api.example"
 timeout = "${PATIENCE}"
-set_headers = { x-own = "canary", file = "canary" }
+set_headers = { x-own = "canary", file = "canary", "x.api.key" = "canary" }
 auth = { basic = { user = "u", password = "canary" } }
 [routes.post]
 upstream = "smtp://u:canary@127.0.0.1:9"

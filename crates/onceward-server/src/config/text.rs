@@ -70,8 +70,9 @@ impl Text {
 
     pub(super) fn is_hidden(&self, path: &str) -> bool {
         let hidden = self.hidden.borrow();
-        let whole = path.rsplit_once('.').map_or("", |(table, _)| table);
-        hidden.contains(path) || hidden.contains(&format!("{whole}.*"))
+        // A key of a table may have dots of its own.
+        let mut tables = path.match_indices('.').map(|(at, _)| &path[..at]);
+        hidden.contains(path) || tables.any(|table| hidden.contains(&format!("{table}.*")))
     }
 
     /// Who says what stands at `place`: the file with its line, or a variable; and its lines in the file, from 0.
