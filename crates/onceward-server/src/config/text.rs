@@ -12,11 +12,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
 
-/// Variables that are ours and no part of the file: master keys, and what flags of the command line may come from.
-pub(crate) const NOT_OVERRIDES: [&str; 13] = [
+/// Variables that are ours and no part of the file: master keys, what flags of the command line may come from, and what a
+/// build was told.
+pub(crate) const NOT_OVERRIDES: [&str; 14] = [
     "ONCEWARD_ACCESS_KEY",
     "ONCEWARD_CA_FILE",
     "ONCEWARD_CERT_FILE",
+    "ONCEWARD_COMMIT",
     "ONCEWARD_CONFIG",
     "ONCEWARD_CONTEXT",
     "ONCEWARD_KEY_FILE",
