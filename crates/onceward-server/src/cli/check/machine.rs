@@ -176,8 +176,6 @@ fn newest(config: &Config, data: &Path) -> Option<SystemTime> {
 pub(super) async fn listeners(config: &Config, global: &Global, found: &mut Findings) {
     found.begin("listeners");
     let is_in_use = |why: &Error| why.kind() == ErrorKind::AddrInUse;
-    let runs = taken(config.listen).is_some_and(|why| is_in_use(&why)) && runs_there(global).await;
-    let is_blind = config.tls.as_ref().is_some_and(|tls| tls.client.is_some());
     let guards = config.guards.values().flat_map(|guard| {
         guard.listen.iter().map(|address| (*address, format!("routes.{}.listen", guard.route)))
     });
@@ -185,20 +183,30 @@ pub(super) async fn listeners(config: &Config, global: &Global, found: &mut Find
         match taken(address) {
             None => found.ok(format!("{address} is free")),
             Some(why) if !is_in_use(&why) => unusable(address, &key, &why, found),
-            Some(_) if runs => found.ok(format!("a gateway is on {address}")),
-            Some(_) if is_blind => {
-                let help = "callers show a certificate there: ask with --cert-file and --key-file";
-                let says = format!("{address} is taken, and it is not seen by whom");
-                found.warn(says, Some(help.to_owned()), Page::Tls);
-            }
-            Some(_) => {
-                let help =
-                    format!("`ss -ltnp` shows by whom: end that, or choose another port in {key}");
-                let says = format!("{address} is taken by what is no gateway");
-                found.fail(says, help, Page::Configuration);
-            }
+            // What is asked at a guard goes to its upstream.
+            Some(_) if key != "listen" => unseen(address, &key, found),
+            Some(_) => match who(config, global).await {
+                Who::Gateway => found.ok(format!("a gateway is on {address}")),
+                Who::Unseen => unseen(address, &key, found),
+                Who::Other => {
+                    let help = format!(
+                        "`ss -ltnp` shows by whom: end that, or choose another port in {key}"
+                    );
+                    let says = format!("{address} is taken by what is no gateway");
+                    found.fail(says, help, Page::Configuration);
+                }
+            },
         }
     }
+}
+
+/// A port that is taken: by this gateway, by a supervisor for it, or by something else.
+fn unseen(address: SocketAddr, key: &str, found: &mut Findings) {
+    let help = format!(
+        "`ss -ltnp` shows by whom: where it is neither this gateway nor a socket of systemd's for it, choose another port in {key}"
+    );
+    let says = format!("{address} is taken, and it is not seen by whom");
+    found.warn(says, Some(help), Page::Configuration);
 }
 
 /// Why nobody could listen there now.
@@ -216,12 +224,32 @@ fn unusable(address: SocketAddr, key: &str, why: &Error, found: &mut Findings) {
     found.fail(format!("nobody can listen on {address} here: {why}"), help, Page::Configuration);
 }
 
-/// Whether a gateway answers where the configuration says that it listens.
-async fn runs_there(global: &Global) -> bool {
-    let home = Global { url: None, access_key: None, tenant: None, ..global.clone() };
-    let Ok(client) = Client::new(&home) else { return false };
-    let Ok(health) = client.base().join("/healthz") else { return false };
+/// Who has a port.
+enum Who {
+    Gateway,
+    Other,
+    /// Nobody answers: a gateway that has much to do, or one that is yet to be started and whose port is held for it.
+    Unseen,
+}
+
+/// Who answers where the configuration says that the gateway listens.
+async fn who(config: &Config, global: &Global) -> Who {
+    // What flags and variables say is of the gateway that verbs ask: this one is known by its own certificate.
+    let wants_certificate = config.tls.as_ref().is_some_and(|tls| tls.client.is_some());
+    let mut home =
+        Global { url: None, access_key: None, tenant: None, ca_file: None, ..global.clone() };
+    if !wants_certificate {
+        (home.cert_file, home.key_file) = (None, None);
+    }
+    let Ok(client) = Client::new(&home) else { return Who::Unseen };
+    let Ok(health) = client.base().join("/healthz") else { return Who::Unseen };
     // Without a key: it may be anybody who listens there.
     let answer = tokio::time::timeout(PATIENCE, client.read_from(&health)).await;
-    answer.is_ok_and(|answer| answer.is_ok_and(|it| it.status == 200 && it.body == b"ok\n"))
+    match answer {
+        Ok(Ok(answer)) if answer.status == 200 && answer.body == b"ok\n" => Who::Gateway,
+        // It wants a certificate, or has another one than the file names by now.
+        Ok(Err(_)) if config.tls.is_some() => Who::Unseen,
+        Ok(_) => Who::Other,
+        Err(_) => Who::Unseen,
+    }
 }
