@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::settings::{setting_of, settings};
+use super::telemetry::Exporter;
 use super::text::Text;
 use super::{Config, ConfigError, Overrides, Setting, section};
 use crate::units::show;
@@ -21,6 +22,9 @@ const HIDDEN: &str = "…";
 
 /// Who says what nobody says.
 const NOBODY: &str = "default";
+
+/// Who says what OpenTelemetry's own variables say.
+const OPEN_TELEMETRY: &str = "OTEL_*";
 
 /// A value, and who says it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -57,6 +61,16 @@ fn rows(config: &Config, text: &Text, written: &str) -> Result<Rows, ConfigError
         }
     }
     rows.extend(walk.rows);
+    let telemetry = &config.telemetry;
+    for key in &telemetry.laid_over {
+        let place = |to: &Option<Exporter>| to.as_ref().map_or("none", Exporter::place).to_owned();
+        let value = match *key {
+            "traces" => place(&telemetry.traces),
+            "metrics" => place(&telemetry.metrics),
+            _ => "by OTEL_TRACES_SAMPLER".to_owned(),
+        };
+        rows.insert(format!("telemetry.{key}"), (json!(value), OPEN_TELEMETRY.to_owned()));
+    }
     Ok(rows)
 }
 
@@ -326,6 +340,25 @@ slack = "https://hooks.example/canary"
         assert_eq!(shown["routes.c.lookup"].0, "");
         assert_eq!(shown["routes.a.window"].1, NOBODY);
         assert_ne!(shown["routes.a.window"].0, HIDDEN);
+    }
+
+    #[test]
+    fn where_telemetry_goes_by_variables_of_its_own_is_shown() {
+        let text = Text::new(
+            "[telemetry]\ntraces = \"http://a.example:4318\"\n",
+            "f.toml",
+            std::iter::empty(),
+        );
+        let mut config = Config::read(&text, None, &Overrides::default()).unwrap();
+        let said = |name: &str| {
+            (name == "OTEL_EXPORTER_OTLP_ENDPOINT").then(|| "http://b.example/canary".to_owned())
+        };
+        config.telemetry.lay_over(said).unwrap();
+        let shown = rows(&config, &text, "").unwrap();
+        let wanted = (json!("http://b.example"), OPEN_TELEMETRY.to_owned());
+        assert_eq!(shown["telemetry.traces"], wanted);
+        assert_eq!(shown["telemetry.metrics"], wanted);
+        assert!(!shown.contains_key("telemetry.sampling"));
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl TelemetryConfig {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<(), ConfigError> {
         let said: Said<'_> = &|name| variable(name).filter(|value| !value.trim().is_empty());
+        let of_file = self.clone();
         TRACES.lay_over(&mut self.traces, said)?;
         METRICS.lay_over(&mut self.metrics, said)?;
         if self.traces.is_some() {
@@ -124,7 +125,15 @@ impl TelemetryConfig {
         if self.traces.is_some() || self.metrics.is_some() {
             self.lay_over_resource(said)?;
         }
-        self.lay_over_sampling(said)
+        self.lay_over_sampling(said)?;
+        let urls =
+            |it: &Self| [&it.traces, &it.metrics].map(|to| to.as_ref().map(|to| to.url.clone()));
+        let (before, now) = (urls(&of_file), urls(self));
+        let is_other =
+            [before[0] != now[0], before[1] != now[1], of_file.sampling != self.sampling];
+        let keys = ["traces", "metrics", "sampling"].into_iter().zip(is_other);
+        self.laid_over = keys.filter_map(|(key, is_other)| is_other.then_some(key)).collect();
+        Ok(())
     }
 
     fn lay_over_batches(&mut self, said: Said<'_>) -> Result<(), ConfigError> {
