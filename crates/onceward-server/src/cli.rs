@@ -303,7 +303,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Exit> {
         Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Sql(verb) => sql::sql(&verb, &global),
-        Verb::Context(verb) => context::context(&verb, &global),
+        Verb::Context(verb) => context::context(&verb, &global, matches),
         Verb::Config(verb) => config::config(&verb, &global),
         Verb::Openapi => openapi::openapi(),
         Verb::Completions { shell } => completions(shell),

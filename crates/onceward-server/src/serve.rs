@@ -143,12 +143,11 @@ pub(crate) async fn serve(
     }
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
     let drained = drain(&node).await;
-    let metrics_told = async {
-        if let Some(pushing) = pushing {
-            pushing.finish().await;
-        }
-    };
-    tokio::join!(traces::finish(), metrics_told);
+    // What became of the last spans is in the last metrics.
+    traces::finish().await;
+    if let Some(pushing) = pushing {
+        pushing.finish().await;
+    }
     ended.and(drained)
 }
 

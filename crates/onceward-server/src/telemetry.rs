@@ -114,6 +114,7 @@ impl Telemetry {
         });
         of_routes(&metrics.paused, |at| f64::from(u8::from(at.bar == Some(Bar::Paused))));
         of_routes(&metrics.under_way, |standing| standing.busy as f64);
+        metrics.differences.keep(|of| routes.iter().any(|(route, _)| label(route) == of));
         for (standing, count) in &condition.counts {
             metrics.standing.of([("standing", standing_name(*standing))]).set(*count as f64);
         }

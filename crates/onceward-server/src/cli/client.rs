@@ -79,6 +79,9 @@ impl From<Refused> for Exit {
     }
 }
 
+/// The code of what a ledger refuses that cannot be used.
+const LEDGER_UNAVAILABLE: &str = "ledger-unavailable";
+
 /// What a request met in the place of an answer.
 #[derive(Debug)]
 enum Met {
@@ -371,7 +374,7 @@ impl Client {
         match status {
             404 => Exit::not_found(message),
             401 | 403 => Exit::access(message),
-            429 | 503 => Exit::not_now(message),
+            429 | 503 if is_not_now(problem) => Exit::not_now(message),
             _ => Exit::failed(message),
         }
     }
@@ -389,6 +392,9 @@ impl Client {
                 ),
             });
         }
+        if problem["code"] == LEDGER_UNAVAILABLE {
+            return Some("it may have been done all the same: look with `onceward ls` before you ask again, or ask again with the same key".to_owned());
+        }
         let operation = problem["operation"].as_str().map(clean);
         match (problem["advice"].as_str()?, operation) {
             ("wait", Some(id)) => Some(format!("`onceward show {id}` tells how it goes")),
@@ -402,6 +408,12 @@ impl Client {
             _ => None,
         }
     }
+}
+
+/// Whether a refusal means that nothing was done: a ledger that cannot be used may have kept what was asked, and an answer
+/// that nobody may have yet is one of what was done.
+fn is_not_now(problem: &Value) -> bool {
+    ![LEDGER_UNAVAILABLE, "reauthorize-failed"].iter().any(|code| problem["code"] == *code)
 }
 
 /// TLS to the gateway, where it is not as to everybody: with certificates that were named, or, where the
@@ -517,6 +529,13 @@ mod tests {
             ("http://localhost.example.com", false),
         ] {
             assert_eq!(is_ours(&Url::parse(url).unwrap(), listen), ours, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_not_to_be_asked_again_as_if_nothing_was() {
+        for (code, wanted) in [("limit", true), ("draining", true), ("ledger-unavailable", false)] {
+            assert_eq!(is_not_now(&serde_json::json!({"code": code})), wanted, "{code}");
         }
     }
 

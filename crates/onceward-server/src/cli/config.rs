@@ -13,7 +13,7 @@ use crate::exit::Exit;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Show every value that holds, and who says so; secrets are not shown
+    /// Show what is said and what holds without it, and who says so; secrets are not shown
     Show {
         /// Take a configuration whose routes fail on purpose ([routes.NAME.chaos])
         #[arg(long)]

@@ -46,7 +46,7 @@ pub(super) struct Add {
     /// What it is called
     name: String,
     /// Read the access key from this file each time, and keep no copy
-    #[arg(long, value_name = "FILE", conflicts_with = "access_key")]
+    #[arg(long, value_name = "FILE")]
     access_key_file: Option<PathBuf>,
 }
 
@@ -85,14 +85,14 @@ impl std::fmt::Debug for Kept {
     }
 }
 
-pub(super) fn context(verb: &Context, global: &Global) -> Result<(), Exit> {
+pub(super) fn context(verb: &Context, global: &Global, matches: &ArgMatches) -> Result<(), Exit> {
     let path = place().ok_or_else(|| {
         Exit::failed("there is no home for contexts\nhelp: set HOME or XDG_CONFIG_HOME")
     })?;
     let mut book = Book::read(&path)?;
     match verb {
         Context::Ls => return book.list(Printer::new(global.json)),
-        Context::Add(flags) => book.add(flags, global)?,
+        Context::Add(flags) => book.add(flags, global, matches)?,
         Context::Use { name } => {
             if let Some(name) = name {
                 book.find(name)?;
@@ -150,7 +150,7 @@ impl Book {
         })
     }
 
-    fn add(&mut self, flags: &Add, global: &Global) -> Result<(), Exit> {
+    fn add(&mut self, flags: &Add, global: &Global, matches: &ArgMatches) -> Result<(), Exit> {
         let Add { name, access_key_file } = flags;
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(fits) {
@@ -162,19 +162,30 @@ impl Book {
             Exit::usage("it is not said where the gateway is\nhelp: add --url https://…")
         })?;
         parse(&url)?;
+        if access_key_file.is_some() && near(matches, "access_key") == Some(Near::Flag) {
+            return Err(Exit::usage(
+                "--access-key and --access-key-file each say the key\nhelp: keep one",
+            ));
+        }
+        // What a variable says is of the gateway that the variables name.
+        let is_of_it = |id: &str| near(matches, id) >= near(matches, "url");
         // It is read from wherever somebody is then.
-        let whole = |path: &Option<PathBuf>| {
-            path.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+        let whole = |path: Option<&PathBuf>| {
+            path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
         };
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let given = |id: &str, text: &Option<String>| {
+            text.clone().filter(|text| !text.is_empty() && is_of_it(id))
+        };
+        let file = |id: &str, path: &Option<PathBuf>| whole(path.as_ref().filter(|_| is_of_it(id)));
         let kept = Kept {
             url,
-            access_key: given(&global.access_key).filter(|_| access_key_file.is_none()),
-            access_key_file: whole(access_key_file),
-            tenant: given(&global.tenant),
-            ca_file: whole(&global.ca_file),
-            cert_file: whole(&global.cert_file),
-            key_file: whole(&global.key_file),
+            access_key: given("access_key", &global.access_key)
+                .filter(|_| access_key_file.is_none()),
+            access_key_file: whole(access_key_file.as_ref()),
+            tenant: given("tenant", &global.tenant),
+            ca_file: file("ca_file", &global.ca_file),
+            cert_file: file("cert_file", &global.cert_file),
+            key_file: file("cert_file", &global.key_file),
         };
         // What cannot be read now is said now.
         kept.key()?;
@@ -226,13 +237,18 @@ enum Near {
     Flag,
 }
 
-/// Fills in what a context says, where one is meant.
-pub(super) fn lay_under(global: &mut Global, matches: &ArgMatches) -> Result<(), Exit> {
-    let near = |id: &str| match matches.value_source(id) {
+/// How near this was said, where it was.
+fn near(matches: &ArgMatches, id: &str) -> Option<Near> {
+    match matches.value_source(id) {
         Some(ValueSource::CommandLine) => Some(Near::Flag),
         Some(ValueSource::EnvVariable) => Some(Near::Variable),
         _ => None,
-    };
+    }
+}
+
+/// Fills in what a context says, where one is meant.
+pub(super) fn lay_under(global: &mut Global, matches: &ArgMatches) -> Result<(), Exit> {
+    let near = |id: &str| near(matches, id);
     let (url, named) = (near("url"), near("context"));
     if url == Some(Near::Flag) && named == Some(Near::Flag) {
         return Err(Exit::usage(
@@ -249,7 +265,8 @@ pub(super) fn lay_under(global: &mut Global, matches: &ArgMatches) -> Result<(),
     let meant = if said.is_some() { named.unwrap_or(Near::Book) } else { Near::Book };
     // What was said as near as the context is kept beside it, but for what a variable says beside a flag.
     let stays = |id: &str| near(id).is_some_and(|near| near >= meant);
-    if !stays("access_key") {
+    // A key of a variable is of the gateway that a variable names.
+    if !stays("access_key") || meant == Near::Book && near("access_key") != Some(Near::Flag) {
         global.access_key = kept.key()?;
     }
     if !stays("tenant") {

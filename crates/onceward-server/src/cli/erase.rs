@@ -54,6 +54,12 @@ pub(super) async fn erase(flags: &Erase, client: &Client, out: Printer) -> Resul
         document["dry_run"] = json!(true);
         let planned = client.post("/v1/erase", &document).await?;
         say(&format!("{} would be erased, for good", planned["operations"]));
+        if flags.cancel {
+            say("what of these waits to be sent is given up");
+        }
+        if planned["open_count"] != 0 {
+            say(&format!("{} have not ended and would stay as they are", planned["open_count"]));
+        }
         Sure::ask()?;
         document["dry_run"] = json!(false);
     }

@@ -34,7 +34,7 @@ const CODES: &str = "
 | 4 | access |
 | 5 | a check, `verify` or `chaos` found something |
 | 70 | the ledger broke: start again, it recovers |
-| 75 | not now: nobody is there (`check --ready` says 1), or it is too much for them (429, 503); nothing was done, and the same again may do later |
+| 75 | not now: nobody is there (`check --ready` says 1), or it is too much for them (429, 503); nothing was done, and the same again may do later. A ledger that cannot be used is 1: what was asked may be in it |
 | 78 | bad configuration |
 | 130 | interrupted |
 ";

@@ -1,6 +1,6 @@
 //! `config show`: every value that holds, and who says so: the file, a variable, a profile, or nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::settings::settings;
+use super::settings::{setting_of, settings};
+use super::telemetry::Exporter;
 use super::text::Text;
 use super::{Config, ConfigError, Overrides, Setting, section};
 use crate::units::show;
@@ -21,6 +22,9 @@ const HIDDEN: &str = "…";
 
 /// Who says what nobody says.
 const NOBODY: &str = "default";
+
+/// Who says what OpenTelemetry's own variables say.
+const OPEN_TELEMETRY: &str = "OTEL_*";
 
 /// A value, and who says it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +52,25 @@ fn rows(config: &Config, text: &Text, written: &str) -> Result<Rows, ConfigError
         of_route(route, &config.settings, &mut rows);
     }
     let keys = text.parse()?;
-    Walk { text, written, rows: &mut rows }.table("", "", keys.get_ref());
+    let mut walk = Walk { text, written, rows: Rows::new(), put_in: BTreeSet::new() };
+    walk.table("", "", keys.get_ref());
+    for (key, (value, from)) in &mut rows {
+        // What is empty tells nothing.
+        if *value != "" && walk.put_in.iter().any(|put_in| is_made_of(key, from, put_in)) {
+            *value = json!(HIDDEN);
+        }
+    }
+    rows.extend(walk.rows);
+    let telemetry = &config.telemetry;
+    for key in &telemetry.laid_over {
+        let place = |to: &Option<Exporter>| to.as_ref().map_or("none", Exporter::place).to_owned();
+        let value = match *key {
+            "traces" => place(&telemetry.traces),
+            "metrics" => place(&telemetry.metrics),
+            _ => "by OTEL_TRACES_SAMPLER".to_owned(),
+        };
+        rows.insert(format!("telemetry.{key}"), (json!(value), OPEN_TELEMETRY.to_owned()));
+    }
     Ok(rows)
 }
 
@@ -107,12 +129,41 @@ fn of_route(route: &Route, said: &[Setting], rows: &mut Rows) {
     }
 }
 
+/// Whether what is shown of `key` was made of the setting at the path `put_in`, into which a variable was put: one of the same
+/// section, or of the profile that says it.
+fn is_made_of(key: &str, from: &str, put_in: &str) -> bool {
+    if key == "data" {
+        return put_in == "store";
+    }
+    // A rule has the section of its route.
+    let section = |whole: &str| {
+        let parts = if whole.starts_with("alerts.to.") { 3 } else { 2 };
+        let end = whole.match_indices('.').nth(parts - 1).map(|(at, _)| at)?;
+        Some((whole[..end].to_owned(), whole[end + 1..].to_owned()))
+    };
+    let Some((of, said)) = section(put_in) else { return false };
+    let Some((place, rest)) = section(key) else { return false };
+    let is_there = of == place
+        || of.strip_prefix("profiles.").is_some_and(|name| from == format!("profile {name}"));
+    let rest = match rest.strip_prefix("rules[") {
+        Some(rule) => rule.rsplit_once("].").map_or("", |(_, rest)| rest),
+        None => &rest,
+    };
+    let whole = |key: &str| match setting_of(key).split('.').next() {
+        Some("timeouts") => "timeout".to_owned(),
+        first => first.unwrap_or_default().to_owned(),
+    };
+    is_there && whole(rest) == whole(&said)
+}
+
 /// A walk through what is said: each value in the place of what would hold without it.
 struct Walk<'a> {
     text: &'a Text,
     /// The file as it was written, before variables were put in.
     written: &'a str,
-    rows: &'a mut Rows,
+    rows: Rows,
+    /// The paths of what variables were put into.
+    put_in: BTreeSet<String>,
 }
 
 impl Walk<'_> {
@@ -141,6 +192,9 @@ impl Walk<'_> {
             }
             other => {
                 let (from, is_put_in) = self.source(&value.span());
+                if is_put_in {
+                    self.put_in.insert(path.to_owned());
+                }
                 let is_hidden = self.text.is_hidden(path) || is_put_in;
                 let value =
                     if is_hidden && !is_plain(other) { json!(HIDDEN) } else { shown_value(other) };
@@ -216,7 +270,7 @@ roles = [{ roles = ["read"] }]
 [routes.pay]
 upstream = "https://api.example"
 timeout = "${PATIENCE}"
-set_headers = { x-own = "canary", file = "canary" }
+set_headers = { x-own = "canary", file = "canary", "x.api.key" = "canary" }
 auth = { basic = { user = "u", password = "canary" } }
 [routes.post]
 upstream = "smtp://u:canary@127.0.0.1:9"
@@ -229,7 +283,11 @@ slack = "https://hooks.example/canary"
 "#;
 
     fn of(written: &str, over: &[(&str, &str)]) -> Rows {
-        let put_in = |name: &str| (name == "PATIENCE").then(|| "7s".to_owned());
+        let put_in = |name: &str| match name {
+            "PATIENCE" => Some("7s".to_owned()),
+            "TOKEN" => Some("canary".to_owned()),
+            _ => None,
+        };
         let text = interpolate(written, "f.toml", None, put_in).unwrap();
         let over = over.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let text = Text::new(text, "f.toml", over);
@@ -263,6 +321,44 @@ slack = "https://hooks.example/canary"
         let over = ("7".to_owned(), "ONCEWARD_LIMITS__CONNECTIONS_MAX");
         assert_eq!(from("limits.connections_max"), over);
         assert_eq!(from("strict"), ("false".to_owned(), "default"));
+    }
+
+    #[test]
+    fn what_is_made_of_what_a_variable_put_in_is_not_shown() {
+        let lookup =
+            "lookup = { get = \"/orders?token=${TOKEN}&ref={key}\", found = { status = 200 } }\n";
+        let route = "upstream = \"https://a.example\"\neffects = \"keyed\"\n";
+        let file = format!(
+            "store = \"sqlite:${{TOKEN}}/ledger.db\"\n[profiles.own]\n{lookup}[routes.a]\n{route}{lookup}[routes.b]\n{route}\
+             profile = \"own\"\n[routes.c]\n{route}[[routes.c.rules]]\nmatch = \"POST /x\"\n{lookup}"
+        );
+        let shown = of(&file, &[]);
+        let told = format!("{shown:?}");
+        assert!(!told.contains("canary"), "{told}");
+        assert_eq!(shown["routes.a.lookup"].0, HIDDEN);
+        assert_eq!(shown["routes.b.lookup"].0, HIDDEN);
+        assert_eq!(shown["routes.c.lookup"].0, "");
+        assert_eq!(shown["routes.a.window"].1, NOBODY);
+        assert_ne!(shown["routes.a.window"].0, HIDDEN);
+    }
+
+    #[test]
+    fn where_telemetry_goes_by_variables_of_its_own_is_shown() {
+        let text = Text::new(
+            "[telemetry]\ntraces = \"http://a.example:4318\"\n",
+            "f.toml",
+            std::iter::empty(),
+        );
+        let mut config = Config::read(&text, None, &Overrides::default()).unwrap();
+        let said = |name: &str| {
+            (name == "OTEL_EXPORTER_OTLP_ENDPOINT").then(|| "http://b.example/canary".to_owned())
+        };
+        config.telemetry.lay_over(said).unwrap();
+        let shown = rows(&config, &text, "").unwrap();
+        let wanted = (json!("http://b.example"), OPEN_TELEMETRY.to_owned());
+        assert_eq!(shown["telemetry.traces"], wanted);
+        assert_eq!(shown["telemetry.metrics"], wanted);
+        assert!(!shown.contains_key("telemetry.sampling"));
     }
 
     #[test]

@@ -246,7 +246,9 @@ impl<'a> Table<'a> {
         read: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<Vec<T>>, ConfigError> {
         #[cfg(test)]
-        self.note(key, std::any::type_name::<String>());
+        for kind in [std::any::type_name::<String>(), std::any::type_name::<Vec<String>>()] {
+            self.note(key, kind);
+        }
         let texts = match self.value(key) {
             Some(DeValue::String(_)) => self.read(key)?.map(|text| vec![text]),
             Some(DeValue::Array(texts))

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use onceward::core::trace::Sampling;
-use url::Url;
+use url::{Position, Url};
 
 use super::ConfigError;
 use super::table::Table;
@@ -33,6 +33,8 @@ pub(crate) struct TelemetryConfig {
     pub(crate) metrics: Option<Exporter>,
     /// How often they are told.
     pub(crate) interval: Duration,
+    /// Its keys of the file that OpenTelemetry's variables lie over.
+    pub(crate) laid_over: Vec<&'static str>,
     /// Who tells all of it.
     pub(crate) resource: Vec<(String, String)>,
 }
@@ -53,6 +55,7 @@ impl Default for TelemetryConfig {
             batches: Batches { queue: 2048, batch: 512, delay: Duration::from_secs(5) },
             metrics: None,
             interval: Duration::from_mins(1),
+            laid_over: Vec::new(),
             resource: own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
         }
     }
@@ -72,6 +75,11 @@ pub(crate) struct Exporter {
 impl Exporter {
     fn to(url: Url) -> Self {
         Self { url, headers: Vec::new(), timeout: Duration::from_secs(10) }
+    }
+
+    /// For people: its URL without what may be a secret.
+    pub(crate) fn place(&self) -> &str {
+        &self.url[..Position::BeforePath]
     }
 }
 

@@ -16,11 +16,13 @@ use super::ConfigError;
 /// How the variables begin that lie over the file.
 const OURS: &str = "ONCEWARD_";
 
-/// Variables that are ours and no part of the file: master keys, and what flags of the command line may come from.
-pub(crate) const NOT_OVERRIDES: [&str; 13] = [
+/// Variables that are ours and no part of the file: master keys, what flags of the command line may come from, and what a
+/// build was told.
+pub(crate) const NOT_OVERRIDES: [&str; 14] = [
     "ONCEWARD_ACCESS_KEY",
     "ONCEWARD_CA_FILE",
     "ONCEWARD_CERT_FILE",
+    "ONCEWARD_COMMIT",
     "ONCEWARD_CONFIG",
     "ONCEWARD_CONTEXT",
     "ONCEWARD_KEY_FILE",
@@ -74,8 +76,9 @@ impl Text {
 
     pub(super) fn is_hidden(&self, path: &str) -> bool {
         let hidden = self.hidden.borrow();
-        let whole = path.rsplit_once('.').map_or("", |(table, _)| table);
-        hidden.contains(path) || hidden.contains(&format!("{whole}.*"))
+        // A key of a table may have dots of its own.
+        let mut tables = path.match_indices('.').map(|(at, _)| &path[..at]);
+        hidden.contains(path) || tables.any(|table| hidden.contains(&format!("{table}.*")))
     }
 
     /// Who says what stands at `place`: the file with its line, or a variable; and its lines in the file, from 0.

@@ -110,7 +110,7 @@ impl Collector {
             headers,
             resource: of_resource.into_bytes(),
             scope: scope.into_bytes(),
-            place: url[..Position::BeforePath].to_owned(),
+            place: exporter.place().to_owned(),
         }
     }
 

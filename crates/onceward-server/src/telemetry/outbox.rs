@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use super::metrics::METRICS;
+use super::metrics::{Gauges, METRICS};
 use crate::outbox::{Parked, Shown, Stands};
 
 /// Rows became operations, or were some already.
@@ -39,12 +39,12 @@ pub(crate) fn fails(outbox: &str, why: &str) {
 
 /// How outboxes are doing, for whoever reads the metrics now.
 pub(crate) fn gauges<'a>(outboxes: impl Iterator<Item = (&'a str, &'a Shown)>) {
-    for (outbox, shown) in outboxes {
-        let labels = [("outbox", outbox)];
-        let lag = shown.lag.unwrap_or_default().as_secs_f64();
-        METRICS.outbox_lag.of(labels).set(lag);
-        METRICS.outbox_parked.of(labels).set(shown.parked_now as f64);
-        let is_reading = shown.stands == Stands::Reading;
-        METRICS.outbox_reading.of(labels).set(f64::from(u8::from(is_reading)));
-    }
+    let outboxes: Vec<_> = outboxes.collect();
+    // Those of outboxes that are gone go with them.
+    let of_all = |gauges: &Gauges, level: fn(&Shown) -> f64| {
+        gauges.set_all(outboxes.iter().map(|(name, shown)| ([("outbox", *name)], level(shown))));
+    };
+    of_all(&METRICS.outbox_lag, |shown| shown.lag.unwrap_or_default().as_secs_f64());
+    of_all(&METRICS.outbox_parked, |shown| shown.parked_now as f64);
+    of_all(&METRICS.outbox_reading, |shown| f64::from(u8::from(shown.stands == Stands::Reading)));
 }

@@ -30,7 +30,7 @@ pub(crate) fn begin(
     node: &Arc<Node>,
 ) -> Option<Pushing> {
     let exporter = config.metrics.as_ref()?;
-    info!(collector = %exporter.url, "metrics are told");
+    info!(collector = exporter.place(), "metrics are told");
     let collector = Collector::of("metrics", exporter, &config.resource, upstream);
     let result = |result| METRICS.exports.of([("result", result)]);
     let (sent, lost) = (result("sent"), result("lost"));

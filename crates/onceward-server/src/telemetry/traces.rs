@@ -49,7 +49,7 @@ struct Telling {
 /// Begins to tell of traces, where the configuration says to whom.
 pub(crate) fn begin(config: &TelemetryConfig, upstream: &Arc<dyn Upstream>) {
     let telling = config.traces.as_ref().map(|exporter| {
-        info!(collector = %exporter.url, "traces are told");
+        info!(collector = exporter.place(), "traces are told");
         let what = "spans of traces";
         let collector = Collector::of(what, exporter, &config.resource, Arc::clone(upstream));
         Telling {

@@ -76,6 +76,25 @@ fn a_port_that_something_else_has_fails_a_check_with_its_mend_and_its_page() {
 }
 
 #[test]
+fn a_port_of_which_nobody_says_whose_it_is_is_a_warning() {
+    let world = World::new();
+    let [socket, guard] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let address = |listener: &TcpListener| listener.local_addr().expect("an address");
+    let (held, at_guard) = (address(&socket), address(&guard));
+    world.write(
+        "onceward.toml",
+        &format!(
+            "listen = \"{held}\"\n[routes.a]\nlisten = \"{at_guard}\"\nupstream = \"http://127.0.0.1:9\"\neffects = \"keyed\"\n"
+        ),
+    );
+    let told = world.run(&["check", "--json"]).json();
+    let unseen = |address| format!("{address} is taken, and it is not seen by whom");
+    assert_eq!(found(&told, "listeners", "warning"), [unseen(held), unseen(at_guard)]);
+    guard.set_nonblocking(true).expect("set");
+    assert!(guard.accept().is_err(), "what is asked at a guard goes to its upstream");
+}
+
+#[test]
 fn a_ledger_that_cannot_be_used_fails_a_check_before_a_start_does() {
     let world = World::new();
     world.write("onceward.toml", "listen = \"127.0.0.1:0\"\n");
@@ -96,6 +115,10 @@ fn a_ledger_that_cannot_be_used_fails_a_check_before_a_start_does() {
     std::fs::write(&ledger, "no ledger").expect("written");
     let told = failed(&world.run(&["check", "--json"]));
     assert!(found(&told, "ledger", "failed")[0].contains("no file of SQLite's"), "{told}");
+    // A first start that was cut off leaves one, and the next one goes on with it.
+    std::fs::write(&ledger, "").expect("written");
+    let told = world.run(&["check", "--json"]).json();
+    assert!(found(&told, "ledger", "ok")[0].contains("is empty"), "{told}");
     std::fs::write(&ledger, whole).expect("written");
     std::fs::remove_file(world.path("onceward-data/master.key")).expect("removed");
     let told = failed(&world.run(&["check", "--json"]));

@@ -114,7 +114,7 @@ fn the_example_is_a_file_that_the_gateway_takes_and_the_schema_is_json() {
 fn what_a_flag_may_come_from_is_no_part_of_the_configuration() {
     let world = World::new();
     let mut command = world.command(&["check", "--file-only"]);
-    let variables = ["TENANT", "CA_FILE", "CONTEXT", "WEBHOOK_SECRET"];
+    let variables = ["TENANT", "CA_FILE", "COMMIT", "CONTEXT", "WEBHOOK_SECRET"];
     command.envs(variables.map(|name| (format!("ONCEWARD_{name}"), "x")));
     crate::world::Ended::from(command.output().expect("it runs")).ok();
 }

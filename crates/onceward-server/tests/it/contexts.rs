@@ -97,3 +97,28 @@ fn a_file_of_contexts_that_cannot_be_read_is_named_and_nothing_of_it_is_shown() 
     let said = world.run(&["ls"]).failed(78);
     assert!(said.contains("contexts.toml") && !said.contains("canary"), "{said}");
 }
+
+#[test]
+fn a_key_that_a_variable_says_is_kept_for_no_other_gateway_and_goes_to_none() {
+    let world = World::new();
+    let upstream = crate::world::Upstream::answering(Some(200));
+    let there = format!("http://{}", upstream.address);
+    let key = ("ONCEWARD_ACCESS_KEY", "canary");
+    world.write("key", "onceward_one\n");
+    let add = ["context", "add", "prod", "--url", &there];
+    run(&world, &add, &[key]).ok();
+    let kept = || {
+        let file = world.path("config/onceward/contexts.toml");
+        std::fs::read_to_string(file).expect("a file")
+    };
+    assert!(!kept().contains("canary"), "{}", kept());
+    run(&world, &["context", "use", "prod"], &[]).ok();
+    run(&world, &["ls"], &[key]).failed(1);
+    assert_eq!(upstream.authorization(), None);
+    // A variable is no flag that nobody wrote.
+    run(&world, &[&add[..], &["--access-key-file", "key"]].concat(), &[key]).ok();
+    let both = [&add[..], &["--access-key-file", "key", "--access-key", "x"]].concat();
+    run(&world, &both, &[]).failed(2);
+    run(&world, &["context", "add", "dev"], &[key, ("ONCEWARD_URL", &there)]).ok();
+    assert!(kept().contains("canary"), "{}", kept());
+}

@@ -170,6 +170,11 @@ impl SqliteStore {
         index::schema(path)
     }
 
+    /// The folder where the journal of the ledger at `path` is.
+    pub fn journal(path: &Path) -> PathBuf {
+        journal_of(path)
+    }
+
     /// Reads the whole of a ledger that no process has open, and tells what does not hold. What is
     /// wrong with the files is no error; what keeps them from being read is.
     pub fn examine(path: &Path) -> Result<Examined, StoreError> {

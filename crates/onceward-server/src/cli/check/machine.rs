@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use onceward::store::sqlite::SqliteStore;
 use rustix::fs::{Access, access};
 
 use super::finding::{Findings, Page};
@@ -39,8 +40,8 @@ pub(super) fn machine(config: &Config, found: &mut Findings) {
     if matches!(config.store, Ledger::Sqlite(_)) {
         room(config, &data, found);
     }
-    write(&data, found);
-    clock(&data, found);
+    write(config, &data, found);
+    clock(config, &data, found);
 }
 
 /// The folder itself, or the first above it that is there.
@@ -81,7 +82,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn write(data: &Path, found: &mut Findings) {
+fn write(config: &Config, data: &Path, found: &mut Findings) {
     let folder = data.display();
     if !data.exists() {
         if access(nearest(data), Access::WRITE_OK).is_ok() {
@@ -90,7 +91,10 @@ fn write(data: &Path, found: &mut Findings) {
         let help = Some("check as the user that the gateway runs as".to_owned());
         return found.warn(format!("{folder} cannot be made by this user"), help, Page::Deploy);
     }
+    let is_waited_for = matches!(config.store, Ledger::Sqlite(_));
     match durable_write(data) {
+        // Of a ledger that is elsewhere only keys lie here.
+        Ok(_) if !is_waited_for => found.ok(format!("{folder} can be written")),
         Ok(took) if took > WRITE_SLOW => {
             let help =
                 "each answer waits for two: a faster disk, or one that nobody else writes to";
@@ -135,7 +139,7 @@ fn durable_write(folder: &Path) -> std::io::Result<Duration> {
     Ok(took[WRITES / 2])
 }
 
-fn clock(data: &Path, found: &mut Findings) {
+fn clock(config: &Config, data: &Path, found: &mut Findings) {
     let help = "keep the clock by NTP: windows, leases and signatures go by it";
     let now = jiff::Timestamp::now();
     // No release is older than the newest contract that it speaks.
@@ -144,7 +148,8 @@ fn clock(data: &Path, found: &mut Findings) {
         let says = format!("the clock says {now:.0}, which is before this release was made");
         return found.fail(says, help, Page::Clocks);
     }
-    let ahead = newest(data).and_then(|newest| newest.duration_since(SystemTime::now()).ok());
+    let ahead =
+        newest(config, data).and_then(|newest| newest.duration_since(SystemTime::now()).ok());
     match ahead.filter(|ahead| *ahead > CLOCK_OFF) {
         Some(ahead) => {
             let says = format!(
@@ -158,8 +163,11 @@ fn clock(data: &Path, found: &mut Findings) {
 }
 
 /// When something in the data folder was written last.
-fn newest(data: &Path) -> Option<SystemTime> {
-    let journal = std::fs::read_dir(data.join("ledger.journal"));
+fn newest(config: &Config, data: &Path) -> Option<SystemTime> {
+    let journal = match &config.store {
+        Ledger::Sqlite(ledger) => std::fs::read_dir(SqliteStore::journal(ledger)).ok(),
+        Ledger::Postgres { .. } => None,
+    };
     let entries = std::fs::read_dir(data).into_iter().chain(journal).flatten().flatten();
     entries.take(FILES_MAX).filter_map(|entry| entry.metadata().ok()?.modified().ok()).max()
 }
@@ -168,8 +176,6 @@ fn newest(data: &Path) -> Option<SystemTime> {
 pub(super) async fn listeners(config: &Config, global: &Global, found: &mut Findings) {
     found.begin("listeners");
     let is_in_use = |why: &Error| why.kind() == ErrorKind::AddrInUse;
-    let runs = taken(config.listen).is_some_and(|why| is_in_use(&why)) && runs_there(global).await;
-    let is_blind = config.tls.as_ref().is_some_and(|tls| tls.client.is_some());
     let guards = config.guards.values().flat_map(|guard| {
         guard.listen.iter().map(|address| (*address, format!("routes.{}.listen", guard.route)))
     });
@@ -177,20 +183,30 @@ pub(super) async fn listeners(config: &Config, global: &Global, found: &mut Find
         match taken(address) {
             None => found.ok(format!("{address} is free")),
             Some(why) if !is_in_use(&why) => unusable(address, &key, &why, found),
-            Some(_) if runs => found.ok(format!("a gateway is on {address}")),
-            Some(_) if is_blind => {
-                let help = "callers show a certificate there: ask with --cert-file and --key-file";
-                let says = format!("{address} is taken, and it is not seen by whom");
-                found.warn(says, Some(help.to_owned()), Page::Tls);
-            }
-            Some(_) => {
-                let help =
-                    format!("`ss -ltnp` shows by whom: end that, or choose another port in {key}");
-                let says = format!("{address} is taken by what is no gateway");
-                found.fail(says, help, Page::Configuration);
-            }
+            // What is asked at a guard goes to its upstream.
+            Some(_) if key != "listen" => unseen(address, &key, found),
+            Some(_) => match who(config, global).await {
+                Who::Gateway => found.ok(format!("a gateway is on {address}")),
+                Who::Unseen => unseen(address, &key, found),
+                Who::Other => {
+                    let help = format!(
+                        "`ss -ltnp` shows by whom: end that, or choose another port in {key}"
+                    );
+                    let says = format!("{address} is taken by what is no gateway");
+                    found.fail(says, help, Page::Configuration);
+                }
+            },
         }
     }
+}
+
+/// A port that is taken: by this gateway, by a supervisor for it, or by something else.
+fn unseen(address: SocketAddr, key: &str, found: &mut Findings) {
+    let help = format!(
+        "`ss -ltnp` shows by whom: where it is neither this gateway nor a socket of systemd's for it, choose another port in {key}"
+    );
+    let says = format!("{address} is taken, and it is not seen by whom");
+    found.warn(says, Some(help), Page::Configuration);
 }
 
 /// Why nobody could listen there now.
@@ -208,12 +224,32 @@ fn unusable(address: SocketAddr, key: &str, why: &Error, found: &mut Findings) {
     found.fail(format!("nobody can listen on {address} here: {why}"), help, Page::Configuration);
 }
 
-/// Whether a gateway answers where the configuration says that it listens.
-async fn runs_there(global: &Global) -> bool {
-    let home = Global { url: None, access_key: None, tenant: None, ..global.clone() };
-    let Ok(client) = Client::new(&home) else { return false };
-    let Ok(health) = client.base().join("/healthz") else { return false };
+/// Who has a port.
+enum Who {
+    Gateway,
+    Other,
+    /// Nobody answers: a gateway that has much to do, or one that is yet to be started and whose port is held for it.
+    Unseen,
+}
+
+/// Who answers where the configuration says that the gateway listens.
+async fn who(config: &Config, global: &Global) -> Who {
+    // What flags and variables say is of the gateway that verbs ask: this one is known by its own certificate.
+    let wants_certificate = config.tls.as_ref().is_some_and(|tls| tls.client.is_some());
+    let mut home =
+        Global { url: None, access_key: None, tenant: None, ca_file: None, ..global.clone() };
+    if !wants_certificate {
+        (home.cert_file, home.key_file) = (None, None);
+    }
+    let Ok(client) = Client::new(&home) else { return Who::Unseen };
+    let Ok(health) = client.base().join("/healthz") else { return Who::Unseen };
     // Without a key: it may be anybody who listens there.
     let answer = tokio::time::timeout(PATIENCE, client.read_from(&health)).await;
-    answer.is_ok_and(|answer| answer.is_ok_and(|it| it.status == 200 && it.body == b"ok\n"))
+    match answer {
+        Ok(Ok(answer)) if answer.status == 200 && answer.body == b"ok\n" => Who::Gateway,
+        // It wants a certificate, or has another one than the file names by now.
+        Ok(Err(_)) if config.tls.is_some() => Who::Unseen,
+        Ok(_) => Who::Other,
+        Err(_) => Who::Unseen,
+    }
 }

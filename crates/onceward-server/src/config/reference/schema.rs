@@ -7,6 +7,9 @@ use toml::Value as Toml;
 
 use super::{Asked, POLICY, SECTIONS, Told};
 
+/// What a text has into which a variable is put: an editor sees it before that.
+const VARIABLE: &str = "\\$\\{";
+
 /// A key, what is read there, and the keys within it.
 #[derive(Debug, Default)]
 struct Node {
@@ -49,10 +52,15 @@ pub(super) fn schema(asked: &Asked, told: &Told) -> Value {
     rule["properties"].as_object_mut().unwrap().remove("rules");
     root["$defs"] = json!({
         "rule": rule,
-        "duration": {"type": "string", "pattern": "^\\s*([0-9.]+\\s*(ms|s|min|m|h|d)\\s*)+$"},
+        "variable": {"type": "string", "pattern": VARIABLE},
+        "duration": {"anyOf": [
+            {"type": "string", "pattern": "^\\s*([0-9.]+\\s*(ms|s|min|m|h|d)\\s*)+$"},
+            {"$ref": "#/$defs/variable"},
+        ]},
         "size": {"anyOf": [
             {"type": "integer", "minimum": 0},
             {"type": "string", "pattern": "^[0-9]+ *(B|KiB|MiB|GiB|KB|kB|MB)?$"},
+            {"$ref": "#/$defs/variable"},
         ]},
     });
     root
@@ -77,6 +85,7 @@ fn value(node: &Node, section: &str, key: &str, told: &Told) -> Value {
     let mut ways = Vec::new();
     if !words.is_empty() {
         ways.push(json!({"enum": words}));
+        ways.push(json!({"$ref": "#/$defs/variable"}));
     }
     for kind in node.kinds.iter().filter(|kind| !is_word(kind)) {
         let way = match kind.as_str() {
@@ -137,6 +146,9 @@ pub(super) fn wrong(value: &Toml, schema: &Value, root: &Value) -> Option<String
     if let Some(words) = schema["enum"].as_array() {
         let is_one = words.iter().any(|word| word.as_str() == value.as_str());
         return (!is_one).then(|| format!("{value} is none of {words:?}"));
+    }
+    if schema["pattern"] == VARIABLE && !value.as_str().is_some_and(|text| text.contains("${")) {
+        return Some(format!("{value} has no variable"));
     }
     let kind = match (schema["type"].as_str(), value) {
         (None, _)

@@ -104,12 +104,25 @@ impl Signal {
 }
 
 impl TelemetryConfig {
-    /// Lays the variables over it.
+    /// Lays the variables over it, and notes which of its keys they say.
     pub(in crate::config) fn lay_over(
         &mut self,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<(), ConfigError> {
-        let said: Said<'_> = &|name| variable(name).filter(|value| !value.trim().is_empty());
+        let of_file = self.clone();
+        self.heed(&|name| variable(name).filter(|value| !value.trim().is_empty()))?;
+        let url = |to: &Option<Exporter>| to.as_ref().map(|to| to.url.clone());
+        let is_other = [
+            ("traces", url(&of_file.traces) != url(&self.traces)),
+            ("metrics", url(&of_file.metrics) != url(&self.metrics)),
+            ("sampling", of_file.sampling != self.sampling),
+        ];
+        self.laid_over =
+            is_other.into_iter().filter_map(|(key, is_other)| is_other.then_some(key)).collect();
+        Ok(())
+    }
+
+    fn heed(&mut self, said: Said<'_>) -> Result<(), ConfigError> {
         if said("OTEL_SDK_DISABLED").is_some_and(|it| it.trim().eq_ignore_ascii_case("true")) {
             (self.traces, self.metrics) = (None, None);
             return Ok(());

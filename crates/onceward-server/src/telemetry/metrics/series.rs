@@ -112,6 +112,12 @@ impl Gauges {
         let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
         drop(mem::replace(&mut *series, fresh));
     }
+
+    /// Keeps the series whose first label has a value that `is_kept`.
+    pub(crate) fn keep(&self, is_kept: impl Fn(&str) -> bool) {
+        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        series.retain(|labels, _| labels.first().is_none_or(|(_, value)| is_kept(value)));
+    }
 }
 
 impl Counter {
@@ -191,6 +197,18 @@ mod tests {
             histogram.observe(Duration::from_millis(millis), None);
         }
         assert_eq!(counts(&histogram), [2, 2, 2]);
+    }
+
+    #[test]
+    fn series_of_what_is_gone_go_with_it() {
+        let gauges = Gauges::new(Gauge::default);
+        for route in ["a", "b"] {
+            gauges.of([("route", route), ("kind", "missing")]).set(1.0);
+        }
+        gauges.keep(|route| route == "b");
+        let left = gauges.read();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].0[0].1, "b");
     }
 
     #[test]

@@ -34,9 +34,14 @@ const USER_VERSION_AT: usize = 60;
 /// The schema of the index in the file `path`.
 pub(super) fn schema(path: &Path) -> std::io::Result<Option<Schema>> {
     let mut head = [0; USER_VERSION_AT + 4];
+    let ours = MIGRATIONS.len() as u32;
     match File::open(path).and_then(|mut file| file.read_exact(&mut head)) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        // An empty file is an empty index to SQLite: the first start was cut off.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof && path.metadata()?.len() == 0 => {
+            return Ok(Some(Schema { found: 0, ours, is_usable: true }));
+        }
         // What is shorter is none either.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => head.fill(0),
         Err(error) => return Err(error),
@@ -45,7 +50,6 @@ pub(super) fn schema(path: &Path) -> std::io::Result<Option<Schema>> {
         return Err(std::io::Error::new(ErrorKind::InvalidData, "it is no file of SQLite's"));
     }
     let found = head[USER_VERSION_AT..].iter().fold(0, |found, byte| found << 8 | u32::from(*byte));
-    let ours = MIGRATIONS.len() as u32;
     Ok(Some(Schema { found, ours, is_usable: found <= ours }))
 }
 
