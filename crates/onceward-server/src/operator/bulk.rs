@@ -46,6 +46,7 @@ pub(crate) struct Wanted {
     #[serde(default, deserialize_with = "said")]
     pub(crate) filter: Option<Filter>,
     /// Of those that match only these; without a filter, these.
+    #[serde(default, deserialize_with = "said")]
     pub(crate) ids: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) reason: String,
@@ -63,8 +64,8 @@ pub(crate) struct Wanted {
 }
 
 /// What is there: to say nothing is to leave it out.
-fn said<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Filter>, D::Error> {
-    Filter::deserialize(from).map(Some)
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 /// One word or several.

@@ -194,7 +194,7 @@ fn the_api_acts_on_what_is_named_and_an_empty_list_is_never_all() {
     };
     let named = |ids: serde_json::Value| json!({"action": "redeliver", "ids": ids, "reason": "r"});
     let many = vec![ids[0].clone(); 501];
-    for wrong in [json!([]), json!(["order-1"]), json!(many), json!("all")] {
+    for wrong in [json!([]), json!(["order-1"]), json!(many), json!("all"), json!(null)] {
         let refused = post(&named(wrong.clone()));
         assert_eq!(
             (refused.status, &refused.json()["code"]),
