@@ -311,8 +311,14 @@ fn flows(node: &Node, name: &str, standing: &Standing, counts: &Counts, now: Tim
         Some(Bar::UpstreamAsked) => {
             html! { (sign("doubt", Icon::Pending, "it asked to be left alone")) (until) }
         }
-        Some(Bar::Rate | Bar::Slots) | None if standing.breaker == "half_open" => {
-            html! { (sign("doubt", Icon::HalfOpen, "breaker half-open: it is probed")) (last_probe(standing.probed.as_ref(), now)) }
+        Some(Bar::Rate | Bar::Slots) | None if standing.breaker != "closed" => {
+            let is_open = standing.breaker == "open";
+            let says = if is_open {
+                "breaker open: a probe is next"
+            } else {
+                "breaker half-open: it is probed"
+            };
+            html! { (sign("doubt", Icon::HalfOpen, says)) (last_probe(standing.probed.as_ref(), now)) }
         }
         Some(Bar::OutsideHours) => sign("told", Icon::Pending, "outside its hours"),
         Some(Bar::Rate | Bar::Slots) | None => html! {
