@@ -105,6 +105,11 @@ impl View {
         }
     }
 
+    /// The tenant that whoever sees all of them named.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.only().filter(|_| self.caller.is_operator())
+    }
+
     /// Whether what is `tenant`'s is there.
     pub(crate) fn sees(&self, tenant: &str) -> bool {
         self.only().is_none_or(|own| own == tenant) || Sabotage::TenantUnfiltered.is_on()

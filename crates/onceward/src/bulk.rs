@@ -2,8 +2,8 @@
 //! nothing; then a run at a limited rate, which tells how far it is, can be stopped, and outlives
 //! its process.
 //!
-//! A bulk goes from the newest operation that was there when it began to the oldest, so it meets
-//! none twice. Whoever has it in hand writes its row by compare and swap, so that another node that
+//! A bulk goes from the newest operation that was there when it began (of those that somebody selected: from
+//! the newest of them) to the oldest, so it meets none twice. Whoever has it in hand writes its row by compare and swap, so that another node that
 //! took it over is noticed before the next act. Its acts bear its id: whoever goes on after a crash
 //! does nothing to an operation that has it already.
 
@@ -323,6 +323,8 @@ impl Engine {
         self.forget_ended_bulks().await?;
         let now = self.clock.now();
         let id = self.next_id(now);
+        // Whoever names an operation means it, though the clock of the node that had it was ahead.
+        let is_all = order.selected.is_empty();
         let mut bulk = Bulk {
             id,
             standing: BulkStanding::Running,
@@ -334,7 +336,7 @@ impl Engine {
             failed: 0,
             left_out: 0,
             trouble: None,
-            cursor: id,
+            cursor: if is_all { id } else { OperationId::from_u128(u128::MAX) },
             at: None,
             turn: 0,
             beats: 0,

@@ -417,13 +417,23 @@ impl Gate {
 
     /// Whether whoever asks is to probe: one does at a time.
     pub(crate) fn begin_probing(&self) -> bool {
-        !std::mem::replace(&mut self.inner().is_probed, true)
+        let mut inner = self.inner();
+        let begins = !std::mem::replace(&mut inner.is_probed, true);
+        // Whoever begins sees what was asked for so far.
+        inner.is_asked &= !begins;
+        begins
     }
 
-    /// Probing is over.
-    pub(crate) fn end_probing(&self) {
-        self.inner().is_probed = false;
-        self.probed.notify_waiters();
+    /// Probing is over; not so where somebody asked meanwhile, who may have found that it was still going on.
+    pub(crate) fn end_probing(&self) -> bool {
+        let mut inner = self.inner();
+        let is_over = !std::mem::take(&mut inner.is_asked);
+        inner.is_probed = !is_over;
+        drop(inner);
+        if is_over {
+            self.probed.notify_waiters();
+        }
+        is_over
     }
 
     /// What a probe came to.
@@ -440,7 +450,8 @@ impl Gate {
     pub(crate) fn ask_now(&self, now: Timestamp) -> bool {
         let mut inner = self.inner();
         inner.breaker.ask_now(now);
-        !inner.breaker.is_closed()
+        inner.is_asked = !inner.breaker.is_closed();
+        inner.is_asked
     }
 
     /// A person pauses the route, or lets it go on.
@@ -508,6 +519,8 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use onceward_core::breaker::BreakerRule;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_micros(1_000_000_000_000);
@@ -553,6 +566,21 @@ mod tests {
         assert_eq!(take(&gate, 9).len(), 8);
         drop(gate.try_enter(&entrant("other"), NOW).expect("a slot for another"));
         assert_eq!(take(&gate, 9).len(), 6, "whoever else has been here keeps room");
+    }
+
+    #[test]
+    fn whoever_asks_while_probing_comes_to_its_end_has_one_more_round_of_it() {
+        let protection = Protection { breaker: Some(BreakerRule::default()), ..with_slots(8) };
+        let gate = Gates::default().of("r", || (protection, false), || NOW);
+        assert!(!gate.ask_now(NOW), "it is closed: there is nothing to ask");
+        for mut slot in take(&gate, 8) {
+            gate.learn(&mut slot, Sign::Unconnected, None, NOW);
+        }
+        assert!(gate.ask_now(NOW) && gate.begin_probing(), "whoever asks probes");
+        assert!(gate.ask_now(NOW) && !gate.begin_probing(), "somebody does already");
+        assert!(!gate.end_probing(), "it was asked for since");
+        assert!(!gate.begin_probing());
+        assert!(gate.end_probing() && gate.begin_probing() && gate.end_probing());
     }
 
     #[test]

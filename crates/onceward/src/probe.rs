@@ -101,8 +101,12 @@ impl Engine {
         }
         let (engine, route) = (Arc::clone(self), Arc::clone(route));
         self.go_on_with(async move {
-            while !engine.is_halted() && probe_once(&engine, &route, &gate).await {}
-            gate.end_probing();
+            loop {
+                while !engine.is_halted() && probe_once(&engine, &route, &gate).await {}
+                if gate.end_probing() {
+                    return;
+                }
+            }
         });
     }
 }

@@ -105,14 +105,30 @@ pub(super) async fn steer(
     let path = format!("/v1/routes/{}/{deed}", part(&flags.route));
     let gate = client.post(&path, &json!({"reason": flags.reason})).await?;
     out.document(&gate, || {
-        let stands = text(&gate, "/held_by");
-        let mut line = vec![&*flags.route, if stands == "-" { "flows" } else { &stands }];
-        let came_to = ["/probed/status", "/probed/error"].map(|of| text(&gate, of));
-        if deed == "probe" {
-            line.extend(came_to.iter().map(String::as_str).filter(|came_to| *came_to != "-"));
-        }
+        let mut line = vec![flags.route.clone()];
+        line.extend(stands(&gate, deed == "probe"));
         print(&line.join("\t"))
     })
+}
+
+/// How a gate stands, in words; and what a probe came to.
+fn stands(gate: &Value, was_asked: bool) -> Vec<String> {
+    let (held_by, breaker) = (text(gate, "/held_by"), text(gate, "/breaker"));
+    // A breaker that is to be probed holds no probe, and all else.
+    let is_open = held_by == "-" && !["closed", "-"].contains(&&*breaker);
+    let mut line = vec![match &*held_by {
+        "-" if is_open => breaker,
+        "-" => "flows".to_owned(),
+        _ => held_by,
+    }];
+    if was_asked {
+        let came_to = ["/probed/status", "/probed/error"].map(|of| text(gate, of));
+        line.extend(came_to.into_iter().filter(|came_to| came_to != "-"));
+        if is_open && line.len() == 1 {
+            line.push("no answer yet".to_owned());
+        }
+    }
+    line
 }
 
 pub(super) async fn redeliver(
@@ -187,4 +203,24 @@ pub(super) async fn forget(flags: &Forget, client: &Client, out: Printer) -> Res
 /// The operation afterwards: a line of JSON, or its id and state.
 pub(super) fn tell(shown: &Value, out: Printer) -> Result<(), Exit> {
     out.document(shown, || print(&format!("{}\t{}", text(shown, "/id"), text(shown, "/state"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_flows_while_a_breaker_is_probed_and_what_has_not_answered_is_said_to_be_awaited() {
+        let gate = |held_by: Value, breaker: &str, probed: Value| {
+            let gate = json!({"held_by": held_by, "breaker": breaker, "probed": probed});
+            stands(&gate, true).join(" ")
+        };
+        let (null, answered) = (Value::Null, json!({"status": 503, "error": null}));
+        assert_eq!(gate(null.clone(), "half_open", null.clone()), "half_open no answer yet");
+        assert_eq!(gate(null.clone(), "open", null.clone()), "open no answer yet");
+        assert_eq!(gate(null.clone(), "half_open", answered.clone()), "half_open 503");
+        assert_eq!(gate(json!("breaker"), "open", answered), "breaker 503");
+        assert_eq!(gate(json!("paused"), "open", null.clone()), "paused");
+        assert_eq!(gate(null.clone(), "closed", null), "flows");
+    }
 }

@@ -1,5 +1,6 @@
 //! Bulk over the API: a plan, a run, how far it is, and its end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Extension, Path};
@@ -46,6 +47,7 @@ pub(crate) struct Wanted {
     #[serde(default, deserialize_with = "said")]
     pub(crate) filter: Option<Filter>,
     /// Of those that match only these; without a filter, these.
+    #[serde(default, deserialize_with = "said")]
     pub(crate) ids: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) reason: String,
@@ -63,8 +65,8 @@ pub(crate) struct Wanted {
 }
 
 /// What is there: to say nothing is to leave it out.
-fn said<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Filter>, D::Error> {
-    Filter::deserialize(from).map(Some)
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 /// One word or several.
@@ -135,7 +137,10 @@ impl Wanted {
                 BulkOrder::SELECTED_MAX
             )));
         }
-        ids.iter().map(|id| id_of(id)).collect()
+        let mut named = BTreeSet::new();
+        let ids: Result<Vec<_>, _> = ids.iter().map(|id| id_of(id)).collect();
+        // One that is named twice is one.
+        Ok(ids?.into_iter().filter(|id| named.insert(*id)).collect())
     }
 
     fn deed(&self) -> Result<BulkDeed, Problem> {
@@ -275,6 +280,11 @@ async fn show(node: View, Path(name): Path<String>) -> Answer {
     let bulk = node.bulk(&name).await?;
     let became = Became::of(&node.engine.outcomes_of(&bulk).await?);
     let mut shown = shown(&bulk);
+    let selected = &bulk.order.selected;
+    shown["ids"] = match &selected[..] {
+        [] => Value::Null,
+        selected => selected.iter().map(ToString::to_string).collect(),
+    };
     shown["outcomes"] = json!({
         "done": became.done,
         "dead": became.dead,

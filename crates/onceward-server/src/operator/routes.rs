@@ -6,10 +6,10 @@ use std::sync::Arc;
 use axum::extract::{Extension, Path};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use onceward::Bar;
 use onceward::core::hours::Hours;
 use onceward::core::policy::Effects;
 use onceward::route::Route;
+use onceward::{Bar, Probed};
 use serde_json::{Value, json};
 
 use super::advice;
@@ -73,6 +73,11 @@ fn shown(node: &View, route: &Route) -> Value {
 
 /// What stands before a route's upstream at this node.
 fn gate(node: &Node, route: &str) -> Value {
+    told(node, route, None)
+}
+
+/// The same; of the last probe only where it is not the one that was `known`.
+fn told(node: &Node, route: &str, known: Option<&Probed>) -> Value {
     let paused = node.engine.paused();
     let paused = paused.get(route).map(
         |pause| json!({"at": shape::time(pause.at), "who": pause.who, "reason": pause.reason}),
@@ -84,7 +89,7 @@ fn gate(node: &Node, route: &str) -> Value {
             "until": standing.until.map(shape::time),
             "under_way": standing.busy,
             "waiting": standing.waiting,
-            "probed": standing.probed.map(|probed| json!({
+            "probed": standing.probed.filter(|probed| Some(probed) != known).map(|probed| json!({
                 "at": shape::time(probed.at), "status": probed.status, "error": probed.error,
             })),
             "paused": paused,
@@ -102,9 +107,10 @@ async fn resume(node: View, Path(route): Path<String>, Act(person, _): Act<Becau
     Ok(Json(gate(&node, &route)))
 }
 
-/// Asks the upstream now; how the gate stands then says what came of it.
+/// Asks the upstream now; how the gate stands then says what came of it. What an earlier probe came to is no answer.
 async fn probe(node: View, Path(route): Path<String>, Act(person, _): Act<Because>) -> Answer {
     node.check_released(NOT_ASKED)?;
+    let known = node.engine.standing(&route).and_then(|standing| standing.probed);
     node.engine.probe_now(&route, &person).await?;
-    Ok(Json(gate(&node, &route)))
+    Ok(Json(told(&node, &route, known.as_ref())))
 }

@@ -1,5 +1,7 @@
 //! Bulk, as pages: what a list leads to, a plan and the form that runs it, and how far it is.
 
+use std::collections::BTreeSet;
+
 use axum::extract::Path;
 use axum::response::Redirect;
 use maud::{Markup, html};
@@ -111,6 +113,7 @@ pub(super) async fn show(node: View, Path(name): Path<String>) -> Result<Html, P
         div #bulk data-live="all" data-every=[is_open.then_some("1")] {
             (progress(&bulk, became))
             (acted_on(&node, &outcomes))
+            @if !is_running(&bulk) { (not_acted_on(&bulk, &outcomes)) }
         }
     };
     Ok(Html(frame.page(Here::Operations, &title, &content)))
@@ -129,6 +132,21 @@ fn acted_on(node: &View, outcomes: &BulkOutcomes) -> Markup {
                 h2 { "What became of them" }
                 (rows::table(node, Table::All, &rest, shape::now()))
                 @if all > SHOWN_MAX { p.soft.small { "Of " (all) ", those that are not done first." } }
+            }
+        }
+    }
+}
+
+/// Those that were selected and that nothing was done to; where all are known that something was done to.
+fn not_acted_on(bulk: &Bulk, outcomes: &BulkOutcomes) -> Markup {
+    let acted: BTreeSet<_> = outcomes.operations.iter().map(|it| it.id).collect();
+    let others: Vec<_> = bulk.order.selected.iter().filter(|id| !acted.contains(id)).collect();
+    html! {
+        @if outcomes.is_all && !others.is_empty() {
+            section #others {
+                h2 { "Selected, and nothing was done to them" }
+                p.soft.small { "It failed, nobody takes their risk, it was stopped before, or they had moved on when their turn came." }
+                ul.lines { @for id in others { li { a href=(words::url_of(*id)) { code { (id) } } } } }
             }
         }
     }
@@ -157,8 +175,16 @@ fn did(bulk: &Bulk, became: Became) -> Markup {
         }
         ". "
         @if bulk.left_out > 0 { (number(bulk.left_out)) " left out because nobody takes their risk. " }
-        @if bulk.failed > 0 { (number(bulk.failed)) " failed." }
+        @if bulk.failed > 0 { (number(bulk.failed)) " failed. " }
+        @if moved_on(bulk) > 0 { (number(moved_on(bulk))) " had moved on before their turn." }
     }
+}
+
+/// How many of those that were selected could be acted on at first, and no more when their turn came.
+fn moved_on(bulk: &Bulk) -> u64 {
+    let is_over = bulk.standing == BulkStanding::Done && !bulk.order.selected.is_empty();
+    let gone_through = bulk.done + bulk.left_out + bulk.failed;
+    if is_over { bulk.matched.saturating_sub(gone_through) } else { 0 }
 }
 
 fn progress(bulk: &Bulk, became: Became) -> Markup {

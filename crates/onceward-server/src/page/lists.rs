@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode};
 use maud::{Markup, html};
+use onceward::BulkOrder;
 use onceward::core::time::Timestamp;
 use onceward::store::{Page, Standing};
 
@@ -118,7 +119,16 @@ pub(super) fn nothing_yet(node: &Node, headers: &HeaderMap) -> Markup {
 
 /// What can be done to many of a page's rows, or to all that match.
 pub(super) fn above(node: &View, filter: &Filter, page: &Page) -> Markup {
-    html! { @if !page.operations.is_empty() { (many::bar(many::acts(node, filter), filter)) } }
+    html! {
+        @if !page.operations.is_empty() {
+            (many::bar(many::acts(node, filter), filter, can_be_selected(page)))
+        }
+    }
+}
+
+/// Whether all rows can be selected at once: there are boxes only where they can.
+fn can_be_selected(page: &Page) -> bool {
+    page.operations.len() <= BulkOrder::SELECTED_MAX
 }
 
 /// A page's rows, or why there are none.
@@ -137,7 +147,7 @@ pub(super) fn found(
                 @else { "Nothing is older." }
             }
         } @else {
-            @if many::acts(node, filter).is_empty() { (rows::table(node, kind, &page.operations, now)) }
+            @if many::acts(node, filter).is_empty() || !can_be_selected(page) { (rows::table(node, kind, &page.operations, now)) }
             @else { (rows::selectable(node, kind, &page.operations, now)) }
         }
     }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::frame::{Frame, Here, Html, base_of};
-use super::viewer;
+use super::{viewer, words};
 use crate::access::Caller;
 use crate::gateway::Document;
 use crate::operator::{Asked, invalid};
@@ -137,11 +137,12 @@ async fn shown(node: &View, headers: &HeaderMap, filled: &Filled) -> Result<Html
             "A call as a program makes it, under your name: it is in the ledger before it is sent, and its page tells what became of it. "
             "Its key was made with this form, so that sent twice it is one operation."
         }
+        @if let Some(tenant) = node.named() { p.notice #for { "It is sent for the tenant " strong { bdi { (tenant) } } "." } }
         @if routes.is_empty() {
             p.empty.card { "No routes are configured." }
         } @else {
             div.send {
-                (fields(filled, &routes))
+                (fields(filled, &routes, node.named()))
                 (code::show(filled, &base_of(headers), node.access.is_needed()))
             }
         }
@@ -149,9 +150,17 @@ async fn shown(node: &View, headers: &HeaderMap, filled: &Filled) -> Result<Html
     Ok(Html(frame.page(Here::Upstreams, "Send a call", &content)))
 }
 
-fn fields(filled: &Filled, routes: &[String]) -> Markup {
+/// The form for a route, of a tenant that was named.
+pub(super) fn place(tenant: Option<&str>, route: &str) -> String {
+    let route = words::in_query(route);
+    let tenant = tenant.map(|tenant| format!("&tenant={}", words::in_query(tenant)));
+    format!("/send?route={route}{}", tenant.unwrap_or_default())
+}
+
+fn fields(filled: &Filled, routes: &[String], tenant: Option<&str>) -> Markup {
+    let tenant = tenant.map(|tenant| format!("?tenant={}", words::in_query(tenant)));
     html! {
-        form #send.card method="post" action="/send" {
+        form #send.card method="post" action={ "/send" (tenant.unwrap_or_default()) } {
             (viewer::token())
             label { "Route"
                 select name="to" { @for route in routes { option value=(route) selected[*route == filled.to] { (route) } } }

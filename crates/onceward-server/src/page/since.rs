@@ -12,11 +12,13 @@ use super::frame::number;
 use super::words;
 use crate::access::{Arrival, Cookie};
 use crate::problem::Problem;
-use crate::shape;
 use crate::view::View;
 
 /// Looks that are closer together are one visit: a page that is read again has not been left.
 const VISIT: Duration = Duration::from_mins(30);
+
+/// How far back the longest span reaches.
+const DAYS: u8 = 7;
 
 /// When somebody looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,22 +82,22 @@ pub(super) async fn line(
         read = node.stats(span).await?;
         &read
     };
-    let (from, counts) = since(stats, before);
+    let counts = since(stats, before);
     let dead = counts.dead_letters + counts.told;
-    let list = |state: &str| {
-        format!("/operations?state={state}&after={}", words::in_query(&shape::time(from)))
-    };
+    // Of what was before the first point nothing is known.
+    let is_longer_ago = stats.points.first().is_some_and(|first| first.at > before);
     Ok(html! {
         p.since #since {
             "Since you last looked, " (words::time(before, now)) ": "
+            @if is_longer_ago { "in the last " (DAYS) " days " }
             @if dead + counts.in_doubt == 0 { "nothing ended badly" }
             @if dead > 0 {
-                a href=(list("dead")) { strong { (number(dead)) } " dead" }
+                a href="/operations?state=dead" { strong { (number(dead)) } " dead" }
                 @if counts.told > 0 { " (of " (number(counts.told)) " the caller was told)" }
             }
             @if dead > 0 && counts.in_doubt > 0 { " and " }
             @if counts.in_doubt > 0 {
-                a href=(list("in_doubt")) { strong { (number(counts.in_doubt)) } " in doubt" }
+                a href="/operations?state=in_doubt" { strong { (number(counts.in_doubt)) } " in doubt" }
             }
             span.soft { ", of " (number(counts.operations)) @if counts.operations == 1 { " operation" } @else { " operations" } " that came" }
             "."
@@ -112,19 +114,15 @@ fn span_of(ago: Duration) -> Span {
     }
 }
 
-/// The sum of the points from that in which `before` lies, and when that begins: a little too much is told
-/// twice, and nothing is left out.
-fn since(stats: &Stats, before: Timestamp) -> (Timestamp, Counts) {
+/// The sum of the points from that in which `before` lies: a little too much is told twice, and nothing is left
+/// out.
+fn since(stats: &Stats, before: Timestamp) -> Counts {
     let points = stats.points.iter().filter(|point| point.at.plus(stats.step) > before);
     let mut counts = Counts::default();
-    let mut from = before;
-    for (n, point) in points.enumerate() {
-        if n == 0 {
-            from = point.at;
-        }
+    for point in points {
         counts.add(&point.counts);
     }
-    (from, counts)
+    counts
 }
 
 #[cfg(test)]
@@ -177,12 +175,9 @@ mod tests {
             total: Counts::default(),
             routes: Vec::new(),
         };
-        let told = |minute| {
-            let (from, counts) = since(&stats, at(minute));
-            (from, counts.dead_letters)
-        };
-        assert_eq!(told(25), (at(20), 4));
-        assert_eq!(told(30), (at(30), 3));
-        assert_eq!(told(70), (at(70), 0), "a clock that is ahead");
+        let told = |minute| since(&stats, at(minute)).dead_letters;
+        assert_eq!(told(25), 4);
+        assert_eq!(told(30), 3);
+        assert_eq!(told(70), 0, "a clock that is ahead");
     }
 }

@@ -17,9 +17,9 @@ use onceward::{Bar, Probed, Standing};
 use super::frame::{Frame, Here, Html, act, heading, number, stacked};
 use super::icons::Icon;
 use super::needs::{Need, Weight, few};
-use super::profile;
 use super::stats::{self, Over, failing, percent, quantile, route_name, spans};
 use super::words::{self, sign};
+use super::{profile, send};
 use crate::access::Roles;
 use crate::node::Node;
 use crate::operator::{Asked, Because, NOT_ASKED, Sent};
@@ -247,7 +247,7 @@ fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp)
                     a href={ "/operations?route=" (words::in_query(name)) } { "Its operations" }
                     // Those of sources, outboxes and subscriptions no caller can name.
                     @if node.may(Roles::SEND) && !name.contains('/') {
-                        " · " a href={ "/send?route=" (words::in_query(name)) } { "Send a call" }
+                        " · " a href=(send::place(node.named(), name)) { "Send a call" }
                     }
                 }
             }
@@ -311,8 +311,14 @@ fn flows(node: &Node, name: &str, standing: &Standing, counts: &Counts, now: Tim
         Some(Bar::UpstreamAsked) => {
             html! { (sign("doubt", Icon::Pending, "it asked to be left alone")) (until) }
         }
-        Some(Bar::Rate | Bar::Slots) | None if standing.breaker == "half_open" => {
-            html! { (sign("doubt", Icon::HalfOpen, "breaker half-open: it is probed")) (last_probe(standing.probed.as_ref(), now)) }
+        Some(Bar::Rate | Bar::Slots) | None if standing.breaker != "closed" => {
+            let is_open = standing.breaker == "open";
+            let says = if is_open {
+                "breaker open: a probe is next"
+            } else {
+                "breaker half-open: it is probed"
+            };
+            html! { (sign("doubt", Icon::HalfOpen, says)) (last_probe(standing.probed.as_ref(), now)) }
         }
         Some(Bar::OutsideHours) => sign("told", Icon::Pending, "outside its hours"),
         Some(Bar::Rate | Bar::Slots) | None => html! {

@@ -164,10 +164,15 @@ fn the_overview_says_what_ended_badly_since_somebody_last_looked() {
         "<strong>1</strong> dead</a>",
         "<strong>1</strong> in doubt</a>, ",
         "of 6 operations that came",
-        "href=\"/operations?state=dead&amp;after=",
+        "href=\"/operations?state=dead\"",
+        "href=\"/operations?state=in_doubt\"",
     ] {
         assert!(since.replace("<span class=\"soft\">", "").contains(said), "{said}: {since}");
     }
+    assert!(!since.contains("in the last"), "{since}");
+    let long_ago = format!("onceward-looked=0.{}", now - 20 * 24 * 3_600_000);
+    let longer = look(Some(&long_ago), &[]).1.unwrap();
+    assert!(longer.contains(": in the last 7 days <a"), "no more than that is known: {longer}");
     let kept = kept.unwrap();
     assert!(kept.starts_with(&format!("onceward-looked={}.", now - 20 * 3_600_000)), "{kept}");
     assert!(look(Some(&kept), &[]).1.is_some(), "read again it is the same visit");

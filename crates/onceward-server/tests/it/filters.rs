@@ -90,6 +90,18 @@ fn the_list_saves_its_filter_leads_back_to_it_and_deletes_it() {
 }
 
 #[test]
+fn on_the_page_no_filter_takes_the_place_of_another() {
+    let server = Server::start();
+    assert_eq!(save(&server, "late", "state=dead").0, 200);
+    let form = [("Accept", "text/html"), ("Content-Type", "application/x-www-form-urlencoded")];
+    let again =
+        |query: &str| server.ask("POST", &format!("/filters?{query}"), &form, "name=late").status;
+    assert_eq!(again("status=5xx"), 400);
+    assert_eq!(listed(&server), [("late".to_owned(), "state=dead".to_owned())]);
+    assert_eq!(again("state=dead"), 303, "it is that one");
+}
+
+#[test]
 fn a_saved_filter_is_its_tenants_and_who_may_not_act_saves_none() {
     let world = World::new();
     let gateway = world.serve();

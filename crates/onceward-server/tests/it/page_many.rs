@@ -194,7 +194,7 @@ fn the_api_acts_on_what_is_named_and_an_empty_list_is_never_all() {
     };
     let named = |ids: serde_json::Value| json!({"action": "redeliver", "ids": ids, "reason": "r"});
     let many = vec![ids[0].clone(); 501];
-    for wrong in [json!([]), json!(["order-1"]), json!(many), json!("all")] {
+    for wrong in [json!([]), json!(["order-1"]), json!(many), json!("all"), json!(null)] {
         let refused = post(&named(wrong.clone()));
         assert_eq!(
             (refused.status, &refused.json()["code"]),
@@ -210,7 +210,10 @@ fn the_api_acts_on_what_is_named_and_an_empty_list_is_never_all() {
     narrowed["dry_run"] = json!(true);
     assert_eq!(post(&narrowed).json()["matched"], 1);
     let begun = post(&named(json!([ids[0], ids[2], ids[0]]))).json();
-    assert_eq!((&begun["matched"], &begun["selected"]), (&json!(2), &json!(3)), "{begun}");
+    assert_eq!((&begun["matched"], &begun["selected"]), (&json!(2), &json!(2)), "{begun}");
+    let path = format!("/v1/bulk/{}", begun["id"].as_str().unwrap());
+    let shown = server.ask("GET", &path, &[], "").json();
+    assert_eq!(shown["ids"], json!([ids[0], ids[2]]), "named twice it is one");
     until_is(&server, "order-1", "done");
     until_is(&server, "order-3", "done");
     until_is(&server, "order-2", "dead");

@@ -50,6 +50,20 @@ fn a_call_is_sent_from_the_page_and_its_form_sent_twice_is_one_operation() {
 }
 
 #[test]
+fn a_form_for_another_tenant_says_so_and_sends_for_it() {
+    let server = Server::start();
+    let html = [FORM[0]];
+    let form = server.ask("GET", "/send?route=demo&tenant=acme", &html, "").text();
+    assert!(form.contains("action=\"/send?tenant=acme\""), "{form}");
+    assert!(form.contains("for the tenant <strong><bdi>acme</bdi>"), "{form}");
+    let filled = "to=demo&method=POST&path=%2Forders&body=&key=k&mode=held";
+    assert_eq!(server.ask("POST", "/send?tenant=acme", &FORM, filled).status, 303);
+    assert_eq!(server.operations()[0]["tenant"], "acme");
+    let form = server.ask("GET", "/send?route=demo", &html, "").text();
+    assert!(form.contains("action=\"/send\"") && !form.contains("for the tenant"), "{form}");
+}
+
+#[test]
 fn what_the_form_says_is_shown_as_code_and_that_sends_nothing() {
     let server = Server::start();
     let browser = Browser::start();

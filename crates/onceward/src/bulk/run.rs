@@ -15,7 +15,7 @@ use super::acted::Acted;
 use super::{Bulk, BulkStanding, RATE_MAX, bears, row};
 use crate::engine::Engine;
 use crate::refusal::Refusal;
-use crate::store::{StoreError, Which};
+use crate::store::{Page, StoreError, Which};
 
 /// Operations read at once.
 const PAGE: usize = 200;
@@ -145,7 +145,9 @@ impl Engine {
         let mut acted = self.kept_acted(bulk.id).await?;
         self.count_what_was_in_hand(&mut bulk, &mut acted).await?;
         loop {
-            let page = self.page_when_back(&bulk).await?;
+            let Some(page) = self.page_when_back(&mut bulk, &mut acted).await? else {
+                return Ok(());
+            };
             for operation in page.operations {
                 if !self.checks(&mut bulk, &mut acted, &mut next_check).await? {
                     return Ok(());
@@ -199,7 +201,7 @@ impl Engine {
         if self.is_halted() {
             return Ok(false);
         }
-        if self.store.setting(row::stop_of(bulk.id)).await?.is_some() {
+        if self.is_to_stop(bulk).await? {
             self.end_bulk(bulk, acted, BulkStanding::Stopped).await?;
             return Ok(false);
         }
@@ -245,13 +247,33 @@ impl Engine {
         self.keep_bulk(bulk).await.map(drop)
     }
 
-    async fn page_when_back(&self, bulk: &Bulk) -> Result<crate::store::Page, StoreError> {
+    /// Whether somebody wants it stopped.
+    async fn is_to_stop(&self, bulk: &Bulk) -> Result<bool, StoreError> {
+        Ok(self.store.setting(row::stop_of(bulk.id)).await?.is_some())
+    }
+
+    /// The next page, once it can be read; nothing where the bulk was stopped meanwhile. It may be one row that
+    /// cannot, of a later release: so nothing is written meanwhile, and a node that can read it takes the bulk over.
+    async fn page_when_back(
+        &self,
+        bulk: &mut Bulk,
+        acted: &mut Acted,
+    ) -> Result<Option<Page>, StoreError> {
         loop {
             match self.bulk_page(&bulk.order, bulk.cursor, PAGE).await {
                 Err(error) if error.may_pass() && !self.is_halted() => {
                     self.clock.sleep_until(self.clock.now().plus(LEDGER_RETRY)).await;
+                    match self.is_to_stop(bulk).await {
+                        Ok(false) => {}
+                        Ok(true) => {
+                            self.end_bulk(bulk, acted, BulkStanding::Stopped).await?;
+                            return Ok(None);
+                        }
+                        Err(error) if error.may_pass() => {}
+                        Err(error) => return Err(error),
+                    }
                 }
-                done => return done,
+                done => return done.map(Some),
             }
         }
     }

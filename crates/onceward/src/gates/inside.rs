@@ -56,6 +56,8 @@ pub(super) struct Inner {
     pub(super) is_paused: bool,
     /// Whether somebody probes it now.
     pub(super) is_probed: bool,
+    /// Whether somebody has wanted that since the last one was decided on.
+    pub(super) is_asked: bool,
     /// What the last probe came to.
     pub(super) probed: Option<Probed>,
     /// Whether backlog was held back since the dispatcher was last woken: else nothing that opens is

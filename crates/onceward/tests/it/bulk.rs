@@ -220,6 +220,20 @@ async fn whoever_takes_a_bulk_over_keeps_to_all_of_its_filter() {
 }
 
 #[tokio::test]
+async fn what_was_selected_is_acted_on_though_it_is_newer_than_the_bulk_by_anothers_clock() {
+    for world in every(&once(Effects::NonIdempotent)) {
+        let Some(other) = world.node_apart().await else { continue };
+        bury(&world, 3).await;
+        let newest = world.operation("d-2").await.id;
+        let order = BulkOrder { selected: vec![newest], ..order(BulkDeed::Redeliver, 100) };
+        let begun = other.begin_bulk(order).await.unwrap();
+        assert!(begun.id < newest, "no node learns of the ids of another");
+        let ended = until_ended(&world, &begun.name()).await;
+        assert_eq!((ended.matched, ended.done), (1, 1));
+    }
+}
+
+#[tokio::test]
 async fn what_was_selected_and_nothing_else_is_acted_on_by_whoever_has_the_bulk() {
     for mut world in every(&once(Effects::NonIdempotent)) {
         bury(&world, 6).await;

@@ -2,6 +2,7 @@
 //! plan first, and needs no script.
 
 use maud::{Markup, html};
+use onceward::BulkOrder;
 
 use super::super::viewer;
 use crate::access::Roles;
@@ -108,9 +109,18 @@ pub(in crate::page) fn acts(node: &View, filter: &Filter) -> &'static [Act] {
     if node.may(Roles::OPERATE) { Act::for_state(filter.state.as_deref()) } else { &[] }
 }
 
-/// The form above a list. Where scripts run it counts what is selected; else the boxes say it.
-pub(in crate::page) fn bar(acts: &[Act], filter: &Filter) -> Markup {
+/// The form above a list. Where scripts run it counts what is selected; else the boxes say it. Above one that has no
+/// boxes, for it is too long, it says that.
+pub(in crate::page) fn bar(acts: &[Act], filter: &Filter, has_boxes: bool) -> Markup {
     let Some(first) = acts.first() else { return html! {} };
+    if !has_boxes {
+        return html! {
+            p.soft.small {
+                "Rows can be selected where a page has at most " (BulkOrder::SELECTED_MAX) " of them. "
+                @if filter.is_set() { a href=(first.place("/bulk/plan", &filter.written())) { (first.all()) } }
+            }
+        };
+    }
     html! {
         form.many id=(FORM) method="post" action=(first.place("/bulk/plan", "")) aria-label="What is selected" {
             (viewer::token())

@@ -1,6 +1,8 @@
 //! The plan of a bulk: what it would do, and the forms that have it done. Its address says what is to be done,
 //! and to which operations; those that were selected in a list come as a form.
 
+use std::collections::BTreeSet;
+
 use axum::extract::{Extension, FromRequestParts};
 use axum::response::Redirect;
 use http::request::Parts;
@@ -70,7 +72,8 @@ pub(in crate::page) async fn of_selected(
     Filled(fields): Filled<Vec<(String, String)>>,
 ) -> Result<Html, Problem> {
     let selected = fields.into_iter().filter(|(name, _)| name == BOX).map(|(_, id)| id);
-    let ids: Vec<String> = selected.collect();
+    let mut named = BTreeSet::new();
+    let ids: Vec<String> = selected.filter(|id| named.insert(id.clone())).collect();
     if ids.is_empty() {
         return Err(invalid("Nothing was selected: go back, and tick the rows that are meant."));
     }
