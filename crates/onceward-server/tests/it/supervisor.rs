@@ -54,15 +54,13 @@ fn it_says_when_it_takes_calls_reads_again_and_stops() {
     let world = World::new();
     let path = world.path("notify");
     let manager = Manager::at(&SocketAddr::from_pathname(&path).unwrap());
-    world.write(
-        "onceward.toml",
-        "[routes.slow]\nupstream = \"http://127.0.0.1:1\"\ntimeout = \"90s\"\n",
-    );
+    let slow = "[routes.slow]\nupstream = \"http://127.0.0.1:1\"\ntimeout = \"90s\"\n";
+    world.write("onceward.toml", slow);
     let gateway = serve(&world, &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
     manager.until("READY=1");
     assert_eq!(gateway.call("GET", "/readyz", &[], "").status, 200);
-    for configuration in ["demo = true\n", "nonsense = 1\n"] {
-        world.write("onceward.toml", configuration);
+    for line in ["demo = true", "nonsense = 1"] {
+        world.write("onceward.toml", &format!("{line}\n{slow}"));
         gateway.signal(Signal::HUP);
         let said = manager.until("RELOADING=1");
         assert!(said.lines().any(|line| line.starts_with("MONOTONIC_USEC=")), "{said}");

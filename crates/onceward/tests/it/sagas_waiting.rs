@@ -165,7 +165,7 @@ async fn a_step_waits_for_its_route_for_as_long_as_it_is_missing() {
         world.until("it says what it waits for", waits).await;
         for _ in 0..32 {
             let fence = saga(&world, id).await.operation.fence;
-            world.pass_time(Duration::from_hours(25)).await;
+            world.clock.advance(Duration::from_hours(25));
             let is_seen = async || {
                 let_look(&world, 1);
                 saga(&world, id).await.operation.fence > fence
