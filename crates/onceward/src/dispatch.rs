@@ -1,12 +1,9 @@
 //! Accepted work, taken from the ledger when it is due: a page at a time, lane by lane, as many
 //! as the lane has free slots. However much waits, no more than that is in memory.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
 use onceward_core::lease::Session;
 use onceward_core::operation::{Event, Operation, State};
 use onceward_core::time::Timestamp;
@@ -21,10 +18,6 @@ use crate::store::{Judge, Lane, StoreError};
 
 /// Operations taken from a lane at once, at most.
 const PAGE: usize = 64;
-
-/// Upstreams whose lanes are taken from at once: an embedded ledger makes one write of it, where many have
-/// little each. In a shared one each take is a transaction of its own, on a connection of its own.
-const GATES_ABREAST: usize = 32;
 
 /// How long the dispatcher sleeps at most: a wake-up is a hint, the ledger is the truth.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
@@ -75,52 +68,9 @@ async fn take_all(engine: &Arc<Engine>) -> Result<Timestamp, StoreError> {
     }
     // Who has the least under way is first: what became free is not always the same one's.
     ready.sort_by_key(|(busy, due, ..)| (*busy, *due));
-    let abreast = if engine.store.is_shared() { 1 } else { GATES_ABREAST };
-    let has_failed = &AtomicBool::new(false);
-    let takes = by_gate(ready.into_iter().map(|(_, _, lane, route)| (lane, route)))
-        .into_iter()
-        .map(|lanes| async move { take_each(engine, lanes, now, has_failed).await });
-    // Those that are under way come to their end whatever became of another: what was taken is begun.
-    let takes: Vec<_> = stream::iter(takes).buffer_unordered(abreast).collect().await;
-    for again in takes {
-        next = again?.map_or(next, |again| next.min(again));
-    }
-    Ok(next)
-}
-
-/// Lanes by the upstream that they go to, in the order in which each comes first.
-fn by_gate(lanes: impl Iterator<Item = (Lane, Arc<Route>)>) -> Vec<Vec<(Lane, Arc<Route>)>> {
-    let mut places = HashMap::new();
-    let mut groups: Vec<Vec<_>> = Vec::new();
-    for (lane, route) in lanes {
-        let gate = route.through.clone().unwrap_or_else(|| route.name.clone());
-        let place = *places.entry(gate).or_insert(groups.len());
-        if place == groups.len() {
-            groups.push(Vec::new());
-        }
-        groups[place].push((lane, route));
-    }
-    groups
-}
-
-/// Takes from lanes before one gate, one after the other: each gives back the slots that it has no work for.
-async fn take_each(
-    engine: &Arc<Engine>,
-    lanes: Vec<(Lane, Arc<Route>)>,
-    now: Timestamp,
-    has_failed: &AtomicBool,
-) -> Result<Option<Timestamp>, StoreError> {
-    let mut next = None;
-    for (lane, route) in lanes {
-        if has_failed.load(Ordering::Relaxed) {
-            break;
-        }
-        match take(engine, &lane, &route, now).await {
-            Ok(again) => next = next.into_iter().chain(again).min(),
-            Err(error) => {
-                has_failed.store(true, Ordering::Relaxed);
-                return Err(error);
-            }
+    for (_, _, lane, route) in ready {
+        if let Some(again) = take(engine, &lane, &route, now).await? {
+            next = next.min(again);
         }
     }
     Ok(next)
