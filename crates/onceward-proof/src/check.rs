@@ -145,11 +145,13 @@ impl Log {
     /// What was asked for and acknowledged, oldest first.
     pub fn acknowledged(&self) -> Vec<Ask> {
         let asked = self.lock();
-        let was_told = |ask: &&Ask| {
-            let told = asked.told.get(&ask.key);
-            told.is_some_and(|told| told.iter().any(Told::is_acknowledged))
-        };
-        asked.asks.iter().filter(was_told).cloned().collect()
+        asked.asks.iter().filter(|ask| asked.was_acknowledged(ask)).cloned().collect()
+    }
+
+    /// How many these are.
+    pub fn acknowledged_count(&self) -> usize {
+        let asked = self.lock();
+        asked.asks.iter().filter(|ask| asked.was_acknowledged(ask)).count()
     }
 
     /// Notes an answer, or that none came.
@@ -161,6 +163,13 @@ impl Log {
             }
             Err(_) => asked.lost += 1,
         }
+    }
+}
+
+impl Asked {
+    fn was_acknowledged(&self, ask: &Ask) -> bool {
+        let told = self.told.get(&ask.key);
+        told.is_some_and(|told| told.iter().any(Told::is_acknowledged))
     }
 }
 

@@ -65,7 +65,7 @@ impl Engine {
         *self.approved.write().unwrap_or_else(PoisonError::into_inner) = deeds;
     }
 
-    fn wants_two(&self, deed: Deed) -> bool {
+    pub(crate) fn wants_two(&self, deed: Deed) -> bool {
         // What is asked anew is sent again all the same, under another key.
         let deed = if deed == Deed::Resent { Deed::Redelivered } else { deed };
         self.approved.read().unwrap_or_else(PoisonError::into_inner).contains(&deed)
@@ -109,7 +109,21 @@ impl Engine {
         }
     }
 
-    /// The same for the act that made `next` of `operation`; tells the deed that is done with it, where
+    /// The same; that it waits for another person's word is noted.
+    pub(crate) async fn approve_noting(
+        &self,
+        operation: &Operation,
+        what: &str,
+        act: &Act,
+    ) -> Result<Act, Refusal> {
+        let approved = self.approve(operation, what, act).await;
+        if let Err(refusal) = &approved {
+            self.note_wanted(refusal, act).await?;
+        }
+        approved
+    }
+
+    /// As [`Self::approve`] for the act that made `next` of `operation`; tells the deed that is done with it, where
     /// it waited for nothing any more.
     pub(crate) async fn approve_last(
         &self,

@@ -115,7 +115,8 @@ pub struct BulkOrder {
     pub deed: BulkDeed,
     /// To which: its place and limit count for nothing.
     pub filter: Query,
-    /// Of these only those that somebody selected, at most [`BulkOrder::SELECTED_MAX`]; all where it is empty.
+    /// Of these only those that somebody selected; all where it is empty. All of them are written with each step of its
+    /// progress: the gateway takes at most [`BulkOrder::SELECTED_MAX`].
     pub selected: Vec<OperationId>,
     /// The risks that are taken; what has another is left out.
     pub taken: Vec<Risk>,

@@ -99,13 +99,7 @@ impl Engine {
             return Err(conflict("it has as many keys as an operation may have"));
         }
         let act = deed(Deed::Rotated, person, self);
-        let act = match self.approve(&found, &format!("rotated {to}"), &act).await {
-            Ok(act) => act,
-            Err(refusal) => {
-                self.note_wanted(&refusal, &act).await?;
-                return Err(refusal);
-            }
-        };
+        let act = self.approve_noting(&found, &format!("rotated {to}"), &act).await?;
         let id = self.next_id(now);
         let request = self.request_of(&found).await?;
         let (_, policy) = self.route_of(&found);

@@ -289,9 +289,14 @@ pub(crate) fn redelivery(
     let mut act = deed(Deed::Redelivered, person, engine);
     if risk.wants_a_word() {
         // What lets it leave its doubt is this person's word, and that is kept.
-        act.reason = format!("{} (the risk is taken: {})", act.reason, risk.name());
+        take_risk(&mut act, risk);
     }
     Ok((Event::Revived { due: now, mode: Mode::Accepted, act: Some(act) }, None))
+}
+
+/// Says with an act that somebody took this risk for it.
+pub(crate) fn take_risk(act: &mut Act, risk: Risk) {
+    act.reason = format!("{} (the risk is taken: {})", act.reason, risk.name());
 }
 
 /// Whether a person can have its next attempt sooner: it waits, and nobody but the clock lets it.

@@ -13,7 +13,7 @@ use onceward_core::risk::{Risk, risk_anew};
 use crate::call::{Arrival, Call, CallOptions, Received};
 use crate::engine::Engine;
 use crate::observe::Fact;
-use crate::people::{Person, deed};
+use crate::people::{Person, deed, take_risk};
 use crate::receive::made_key;
 use crate::refusal::Refusal;
 use crate::remember::birth;
@@ -74,15 +74,12 @@ impl Engine {
             if !taken.contains(&risk) {
                 return Err(Refusal::RiskUnaccepted { operation: Box::new(original), risk });
             }
-            act.reason = format!("{} (the risk is taken: {})", act.reason, risk.name());
+            take_risk(&mut act, risk);
         }
-        let act = match self.approve(&original, &self.what_of(&arrival.request), &act).await {
-            Ok(act) => act,
-            Err(refusal) => {
-                self.note_wanted(&refusal, &act).await?;
-                return Err(refusal);
-            }
-        };
+        // All of the request is read for it.
+        let what =
+            if self.wants_two(act.deed) { self.what_of(&arrival.request) } else { String::new() };
+        let act = self.approve_noting(&original, &what, &act).await?;
         let now = self.clock.now();
         let born = self.next_id(now);
         let request = arrival.remembered(born, now);

@@ -345,6 +345,12 @@ impl Query {
     /// How many rows one list of an embedded ledger passes over by their bytes alone: a tenth of the work of reading them.
     pub(crate) const PASSED_MAX: usize = 10 * Self::ROWS_MAX;
 
+    /// The status that it wants, where it wants one alone.
+    pub(crate) fn one_status(&self) -> Option<u16> {
+        let range = self.status.as_ref()?;
+        (range.start() == range.end()).then(|| *range.start())
+    }
+
     /// All that can be wanted is older than this: a list begins here, wherever that is.
     pub(crate) fn begins_before(&self) -> OperationId {
         // Of the millisecond itself, what came earlier in it.

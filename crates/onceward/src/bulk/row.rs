@@ -46,8 +46,8 @@ fn apart(order: &BulkOrder) -> usize {
 
 /// The statuses of a filter that wants more than one.
 fn range_of(filter: &Query) -> Option<(u16, u16)> {
-    let range = filter.status.as_ref()?;
-    (range.start() != range.end()).then(|| (*range.start(), *range.end()))
+    let range = filter.status.as_ref().filter(|_| filter.one_status().is_none())?;
+    Some((*range.start(), *range.end()))
 }
 
 fn has_cause(filter: &Query) -> bool {
@@ -143,11 +143,7 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
             key: filter.key.clone(),
             label: filter.label.clone(),
             text: filter.text.clone(),
-            status: filter
-                .status
-                .as_ref()
-                .filter(|_| range_of(filter).is_none())
-                .map(|it| *it.start()),
+            status: filter.one_status(),
             parent: filter.parent.map(OperationId::as_u128),
             made: filter.made.clone(),
             since: filter.since.map(Timestamp::as_micros),

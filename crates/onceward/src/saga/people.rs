@@ -210,10 +210,7 @@ impl Engine {
         let (id, Person { who, reason }) = (saga.operation.id, person.clone());
         let act = Act { deed: Deed::Cancelled, at: self.clock.now(), who, reason };
         let what = format!("{} ", act.deed.name());
-        if let Err(refusal) = self.approve(&saga.operation, &what, &act).await {
-            self.note_wanted(&refusal, &act).await?;
-            return Err(refusal);
-        }
+        self.approve_noting(&saga.operation, &what, &act).await?;
         let note = self.note(person, "unwound", &id.to_string()).await?;
         let ended = Event::Saga(SagaEvent::Ended { ok: false });
         let decided = saga.operation.after(ended, self.clock.now());

@@ -131,7 +131,7 @@ pub(super) trait Sample: Clone {
 
 impl Sample for DuplicateSeen {
     fn place(&self) -> Place {
-        (self.at, self.operation)
+        DuplicateSeen::place(self)
     }
 
     fn of(row: &Row) -> &VecDeque<Self> {
@@ -141,7 +141,7 @@ impl Sample for DuplicateSeen {
 
 impl Sample for SuspectSeen {
     fn place(&self) -> Place {
-        (self.at, self.operation)
+        SuspectSeen::place(self)
     }
 
     fn of(row: &Row) -> &VecDeque<Self> {

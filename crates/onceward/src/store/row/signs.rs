@@ -28,8 +28,7 @@ impl Signs {
         let bytes = |text: &String| text.as_bytes().to_vec();
         let parent = query.parent.map(|parent| written(&Some(parent.as_u128())));
         // Of several statuses each stands there otherwise.
-        let one = query.status.as_ref().filter(|range| range.start() == range.end());
-        let status = one.map(|range| written(&Some(*range.start())));
+        let status = query.one_status().map(|status| written(&Some(status)));
         let words = named.into_iter().chain(said).flatten().map(bytes);
         let words = words.chain(parent).chain(status);
         let words = words.chain(whose.map(Option::as_ref).into_iter().flatten().map(bytes));

@@ -33,23 +33,23 @@ const USER_VERSION_AT: usize = 60;
 
 /// The schema of the index in the file `path`.
 pub(super) fn schema(path: &Path) -> std::io::Result<Option<Schema>> {
-    let mut head = [0; USER_VERSION_AT + 4];
-    let ours = MIGRATIONS.len() as u32;
-    match File::open(path).and_then(|mut file| file.read_exact(&mut head)) {
-        Ok(()) => {}
+    let mut head = Vec::new();
+    let read = File::open(path)
+        .and_then(|file| file.take(USER_VERSION_AT as u64 + 4).read_to_end(&mut head));
+    match read {
+        Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        // An empty file is an empty index to SQLite: the first start was cut off.
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof && path.metadata()?.len() == 0 => {
-            return Ok(Some(Schema { found: 0, ours, is_usable: true }));
-        }
-        // What is shorter is none either.
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => head.fill(0),
         Err(error) => return Err(error),
     }
-    if !head.starts_with(MAGIC) {
-        return Err(std::io::Error::new(ErrorKind::InvalidData, "it is no file of SQLite's"));
-    }
-    let found = head[USER_VERSION_AT..].iter().fold(0, |found, byte| found << 8 | u32::from(*byte));
+    let found = if head.is_empty() {
+        // An empty file is an empty index to SQLite: the first start was cut off.
+        Some(0)
+    } else {
+        let version = head.get(USER_VERSION_AT..).and_then(|bytes| bytes.try_into().ok());
+        version.filter(|_| head.starts_with(MAGIC)).map(u32::from_be_bytes)
+    };
+    let is_none = || std::io::Error::new(ErrorKind::InvalidData, "it is no file of SQLite's");
+    let (found, ours) = (found.ok_or_else(is_none)?, MIGRATIONS.len() as u32);
     Ok(Some(Schema { found, ours, is_usable: found <= ours }))
 }
 
