@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-/// The gateway with everything that watches it.
+/// The gateway with all that watches it, but that its metrics are read and not pushed.
 fn watched(binary: &Path, receiver: SocketAddr) -> Command {
     let mut command = Command::new(binary);
     command

@@ -62,7 +62,7 @@ async fn killed_while_it_starts(world: &World, chance: &mut Chance) {
 }
 
 async fn burst(gateway: &mut Gateway, log: &Arc<Log>, chance: &mut Chance, cycle: u64) {
-    let before = log.acknowledged().len();
+    let before = log.acknowledged_count();
     let load = Load::start(gateway.address, log, chance, &cycle.to_string(), CALLERS);
     tokio::time::sleep(Duration::from_millis(5 + chance.below(76))).await;
     until_acknowledged(log, before + chance.below(16) as usize).await;

@@ -18,7 +18,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Waits until so many calls are acknowledged: on a slow machine that takes longer.
 pub(crate) async fn until_acknowledged(log: &Log, count: usize) {
-    let is_enough = || log.acknowledged().len() >= count;
+    let is_enough = || log.acknowledged_count() >= count;
     until("calls to be acknowledged", async || is_enough().then_some(())).await;
 }
 

@@ -135,7 +135,7 @@ async fn burst(
     chance: &mut Chance,
     name: u64,
 ) {
-    let before = log.acknowledged().len();
+    let before = log.acknowledged_count();
     let load = Load::start(gateway.address, log, chance, &name.to_string(), CALLERS);
     tokio::time::sleep(Duration::from_millis(30 + chance.below(170))).await;
     until_acknowledged(log, before + 10).await;

@@ -22,7 +22,7 @@ async fn told_to_stop_under_load_it_ends_well_and_loses_nothing() {
     let mut longest = Duration::ZERO;
     for stop in 0..stops {
         let mut gateway = world.start().await;
-        let before = log.acknowledged().len();
+        let before = log.acknowledged_count();
         let load = Load::start(gateway.address, &log, &mut chance, &stop.to_string(), 8);
         tokio::time::sleep(Duration::from_millis(40 + chance.below(100))).await;
         until_acknowledged(&log, before + 31).await;

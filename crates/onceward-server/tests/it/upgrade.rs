@@ -11,7 +11,7 @@ use onceward_proof::check::Log;
 use onceward_proof::figures::{Figures, seed, tell};
 
 use crate::crash_load::{Load, settle_and_check, until_acknowledged};
-use crate::crash_world::{Gateway, World, clean, until};
+use crate::crash_world::{Gateway, World, clean};
 use crate::nodes_load::PATIENT;
 use crate::nodes_server::Database;
 use crate::nodes_world::Cluster;
@@ -37,7 +37,7 @@ fn serve(world: &World, binary: &Path) -> Command {
 
 /// Callers who ask one process until it was acknowledged so much more to them.
 async fn ask(gateway: &Gateway, log: &Arc<Log>, chance: &mut Chance, name: &str) -> Load {
-    let before = log.acknowledged().len();
+    let before = log.acknowledged_count();
     let load = Load::start(gateway.address, log, chance, name, CALLERS);
     until_acknowledged(log, before + 100).await;
     load
@@ -78,11 +78,8 @@ async fn a_cluster_goes_to_this_release_and_back_and_here_again_node_by_node_und
     for (node, binary) in way {
         cluster.binary.clone_from(binary);
         cluster.restart(node).await;
-        let before = cluster.log.acknowledged().len();
-        until("callers to be answered", async || {
-            (cluster.log.acknowledged().len() >= before + 60).then_some(())
-        })
-        .await;
+        let before = cluster.log.acknowledged_count();
+        until_acknowledged(&cluster.log, before + 60).await;
     }
     cluster.judge(load, &mut told).await;
 }

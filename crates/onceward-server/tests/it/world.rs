@@ -21,7 +21,7 @@ pub(crate) use http::{Response, call, read_head, read_line};
 pub(crate) use upstream::Upstream;
 
 /// Longer than anything takes on a busy machine: whoever waits so long waits in vain. Where a promise is broken
-/// on purpose that is what is to be seen: so often the seconds of `TEST_PATIENCE` will do for a process.
+/// on purpose that is what is to be seen: five times the seconds of `TEST_PATIENCE` will do for a process.
 fn patience() -> Duration {
     let seconds = std::env::var("TEST_PATIENCE").ok().and_then(|text| text.parse::<u64>().ok());
     Duration::from_secs(seconds.map_or(60, |seconds| 5 * seconds))
