@@ -42,7 +42,7 @@ mod stats;
 pub(crate) mod subscriptions;
 
 pub(crate) use self::advice::{WindowSaid, window_of};
-pub(crate) use self::contract::contract_of;
+pub(crate) use self::contract::{METHODS, contract_of};
 pub(crate) use self::filter::{Filter, Statuses, cursor, moment, standing_name};
 pub(crate) use self::handler::{
     Asked, Because, Filled, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, given, id_of,

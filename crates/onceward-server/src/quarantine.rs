@@ -50,7 +50,7 @@ impl Quarantine {
         let (ending, store) = (Mutex::default(), engine.store());
         let row = store.setting(ROW.to_owned()).await?;
         let word = match configured {
-            Some(word) => Some(cut(word.as_bytes()).to_vec()),
+            Some(word) => Some(word.as_bytes().to_vec()),
             None => word_of(&data.join(QUARANTINE))?,
         };
         let is = |way: &[u8], word: &[u8]| {
@@ -91,16 +91,16 @@ impl Quarantine {
 /// Writes into the ledger that somebody looked, and lets this node send; others follow. Tells how many operations
 /// that were under way at the copy were judged.
 pub(crate) async fn release(node: &Node) -> Result<usize, Problem> {
-    let conflict = |why| Problem::new("operation-conflict", why);
     if !node.is_quarantined() {
-        return Err(conflict("The ledger is not in quarantine."));
+        return Err(none());
     }
     let store = node.engine.store();
     let row = store.setting(ROW.to_owned()).await?;
     if let Some(word) = row.as_deref().and_then(|row| row.strip_prefix(STANDS)) {
         let released = Bytes::from([RELEASED, word].concat());
         if !store.swap(ROW.to_owned(), row.clone(), Some(released)).await? {
-            return Err(conflict("Another node was told the same just now: ask again."));
+            let why = "Another node was told the same just now: ask again.";
+            return Err(Problem::new("operation-conflict", why));
         }
     }
     if let Err(error) = std::fs::remove_file(node.data.join(QUARANTINE)) {
@@ -110,6 +110,11 @@ pub(crate) async fn release(node: &Node) -> Result<usize, Problem> {
         }
     }
     Ok(let_go(node).await?)
+}
+
+/// What is told where there is none.
+pub(crate) fn none() -> Problem {
+    Problem::new("operation-conflict", "The ledger is not in quarantine.")
 }
 
 /// Lets this node send where another one was told to.

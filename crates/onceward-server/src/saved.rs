@@ -70,13 +70,21 @@ pub(crate) async fn all(store: &Arc<dyn Store>, tenant: &str) -> Result<Vec<Save
     read(tenant, store.setting(row_of(tenant)).await?.as_ref())
 }
 
-/// Saves one, in the place of another of its name.
+/// Saves one, in the place of another of its name where it `replaces` that.
 pub(crate) async fn save(
     store: &Arc<dyn Store>,
     tenant: &str,
     saved: &Saved,
+    replaces: bool,
 ) -> Result<(), Problem> {
     change(store, tenant, |all| {
+        let is_other = |other: &&Saved| other.name == saved.name && other.query != saved.query;
+        if let Some(other) = all.iter().find(is_other).filter(|_| !replaces) {
+            let Saved { name, who, .. } = other;
+            return Err(invalid(format!(
+                "name: {who} has saved another filter as {name:?}; delete that first, or take another name"
+            )));
+        }
         all.retain(|other| other.name != saved.name);
         if all.len() >= SAVED_MAX {
             let why = format!("A tenant has at most {SAVED_MAX} saved filters: delete one first.");
@@ -129,6 +137,8 @@ async fn change(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use onceward::store::memory::MemoryStore;
 
     use super::*;
@@ -146,12 +156,13 @@ mod tests {
     async fn no_more_are_saved_than_fit_and_one_of_a_name_is_another_in_its_place() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         for n in 0..SAVED_MAX {
-            save(&store, "acme", &saved(&format!("n{n:02}"))).await.unwrap();
+            save(&store, "acme", &saved(&format!("n{n:02}")), true).await.unwrap();
         }
-        assert_eq!(save(&store, "acme", &saved("one more")).await.unwrap_err().code, "limit");
+        assert_eq!(save(&store, "acme", &saved("one more"), true).await.unwrap_err().code, "limit");
         let other = Saved { query: "state=pending".to_owned(), ..saved("n07") };
-        save(&store, "acme", &other).await.unwrap();
-        save(&store, "bolt", &saved("one more")).await.unwrap();
+        assert!(save(&store, "acme", &other, false).await.is_err(), "in the place of none");
+        save(&store, "acme", &other, true).await.unwrap();
+        save(&store, "bolt", &saved("one more"), true).await.unwrap();
         let kept = all(&store, "acme").await.unwrap();
         assert_eq!((kept.len(), &kept[7]), (SAVED_MAX, &other));
         delete(&store, "acme", "n00").await.unwrap();
@@ -163,14 +174,20 @@ mod tests {
     #[tokio::test]
     async fn of_two_that_save_at_once_neither_is_lost() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let many = (0..20).map(|n| {
-            let store = Arc::clone(&store);
-            tokio::spawn(async move { save(&store, "acme", &saved(&format!("n{n}"))).await })
+        let is_beaten = Cell::new(false);
+        let both = change(&store, "acme", |all| {
+            if !is_beaten.replace(true) {
+                // Between what this one read and what it writes; the memory's verbs are done as they are called.
+                let theirs = serde_json::to_vec(&[saved("theirs")]).unwrap();
+                drop(store.set(row_of("acme"), Some(theirs.into())));
+            }
+            all.push(saved("mine"));
+            Ok(())
         });
-        for one in many.collect::<Vec<_>>() {
-            one.await.unwrap().unwrap();
-        }
-        assert_eq!(all(&store, "acme").await.unwrap().len(), 20);
+        both.await.unwrap();
+        let kept = all(&store, "acme").await.unwrap();
+        let names: Vec<_> = kept.iter().map(|saved| &*saved.name).collect();
+        assert_eq!(names, ["theirs", "mine"]);
     }
 
     #[test]

@@ -69,6 +69,12 @@ impl<S: Send + Sync> FromRequestParts<S> for View {
     }
 }
 
+/// Whether callers can name a route that is called so: those of sources, outboxes and subscriptions have a slash in
+/// their name, which ends one at `/to/`.
+pub(crate) fn is_callable(route: &str) -> bool {
+    !route.contains('/')
+}
+
 impl View {
     /// What `caller` sees; `?tenant=` in its query narrows that to one tenant.
     pub(crate) fn of(
@@ -327,10 +333,9 @@ impl View {
         route.ok_or_else(|| Refusal::RouteUnknown(name.to_owned()).into())
     }
 
-    /// The same, where callers can name it: those of sources, outboxes and subscriptions have a slash in
-    /// their name, which ends one at `/to/`.
+    /// The same, where callers can name it.
     pub(crate) fn find_called(&self, name: &str) -> Result<Arc<Route>, Problem> {
-        if name.contains('/') {
+        if !is_callable(name) {
             return Err(Refusal::RouteUnknown(name.to_owned()).into());
         }
         self.find_route(name)

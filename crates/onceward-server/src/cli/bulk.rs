@@ -124,15 +124,12 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, out: Printer) -> Result<(
     if common.dry_run {
         return plan(&client.post("/v1/bulk", &document).await?, out);
     }
-    if common.sure.is_to_ask()? {
-        document["dry_run"] = json!(true);
-        let planned = client.post("/v1/bulk", &document).await?;
-        for line in planned_lines(&planned) {
+    let tell_plan = |planned: &Value| {
+        for line in planned_lines(planned) {
             say(&line.replace('\t', " "));
         }
-        Sure::ask()?;
-        document["dry_run"] = json!(false);
-    }
+    };
+    common.sure.go_on(client, "/v1/bulk", &document, tell_plan).await?;
     let answer = client.post("/v1/bulk", &document).await?;
     if common.detach {
         return tell(&answer, out);

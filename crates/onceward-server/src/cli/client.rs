@@ -534,7 +534,9 @@ mod tests {
 
     #[test]
     fn what_may_have_been_done_is_not_to_be_asked_again_as_if_nothing_was() {
-        for (code, wanted) in [("limit", true), ("draining", true), ("ledger-unavailable", false)] {
+        let nothing_done = [("limit", true), ("draining", true)];
+        let unknown = [("ledger-unavailable", false), ("reauthorize-failed", false)];
+        for (code, wanted) in nothing_done.into_iter().chain(unknown) {
             assert_eq!(is_not_now(&serde_json::json!({"code": code})), wanted, "{code}");
         }
     }

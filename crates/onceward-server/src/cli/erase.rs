@@ -1,7 +1,7 @@
 //! `erase`: somebody's data goes from the ledger for good; a mark stays.
 
 use clap::{ArgGroup, Args};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::Client;
 use super::output::{Printer, Sure, each, print, say, text};
@@ -40,7 +40,7 @@ pub(super) struct Erase {
 
 pub(super) async fn erase(flags: &Erase, client: &Client, out: Printer) -> Result<(), Exit> {
     let named = |place: usize| flags.key.as_ref().and_then(|key| key.get(place));
-    let mut document = json!({
+    let document = json!({
         "subject": flags.subject,
         "principal": flags.principal.as_ref().or(flags.of.as_ref()),
         "route": named(0),
@@ -50,18 +50,18 @@ pub(super) async fn erase(flags: &Erase, client: &Client, out: Printer) -> Resul
         "cancel": flags.cancel,
         "reason": flags.reason.as_deref().unwrap_or_default(),
     });
-    if !flags.dry_run && flags.sure.is_to_ask()? {
-        document["dry_run"] = json!(true);
-        let planned = client.post("/v1/erase", &document).await?;
-        say(&format!("{} would be erased, for good", planned["operations"]));
-        if flags.cancel {
-            say("what of these waits to be sent is given up");
-        }
-        if planned["open_count"] != 0 {
-            say(&format!("{} have not ended and would stay as they are", planned["open_count"]));
-        }
-        Sure::ask()?;
-        document["dry_run"] = json!(false);
+    if !flags.dry_run {
+        let tell = |planned: &Value| {
+            say(&format!("{} would be erased, for good", planned["operations"]));
+            if flags.cancel {
+                say("what of these waits to be sent is given up");
+            }
+            if planned["open_count"] != 0 {
+                let open = &planned["open_count"];
+                say(&format!("{open} have not ended and would stay as they are"));
+            }
+        };
+        flags.sure.go_on(client, "/v1/erase", &document, tell).await?;
     }
     let done = client.post("/v1/erase", &document).await?;
     out.document(&done, || {

@@ -4,8 +4,9 @@
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::client::Client;
 use crate::exit::Exit;
 
 /// The widest that a column of a table grows, so that a row stays a row.
@@ -78,8 +79,25 @@ pub(super) struct Sure {
 }
 
 impl Sure {
+    /// Tells what `document` would do there, and asks whether to go on, where somebody still has to be asked.
+    pub(super) async fn go_on(
+        self,
+        client: &Client,
+        path: &str,
+        document: &Value,
+        tell: impl FnOnce(&Value),
+    ) -> Result<(), Exit> {
+        if !self.is_to_ask()? {
+            return Ok(());
+        }
+        let mut plan = document.clone();
+        plan["dry_run"] = json!(true);
+        tell(&client.post(path, &plan).await?);
+        Self::ask()
+    }
+
     /// Whether somebody still has to be asked; where nobody can be, that is wrong.
-    pub(super) fn is_to_ask(self) -> Result<bool, Exit> {
+    fn is_to_ask(self) -> Result<bool, Exit> {
         let is_asked = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
         if self.yes || is_asked {
             return Ok(!self.yes);
@@ -90,7 +108,7 @@ impl Sure {
     }
 
     /// Asks.
-    pub(super) fn ask() -> Result<(), Exit> {
+    fn ask() -> Result<(), Exit> {
         // Where nobody sees the question, nobody answers it.
         let _ = write!(std::io::stderr(), "go on? [y/N] ");
         let mut answer = String::new();

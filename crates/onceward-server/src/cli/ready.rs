@@ -28,7 +28,7 @@ pub(super) async fn ready(global: &Global) -> Result<(), Exit> {
         )));
     };
     // Those who look at health know one code for that it is not there.
-    let answer = answer.map_err(|refused| Exit { code: 1, ..refused.exit })?;
+    let answer = answer.map_err(|refused| Exit::failed(refused.exit.message))?;
     let said = clean(String::from_utf8_lossy(&answer.body).trim());
     if answer.status != 200 {
         return Err(Exit::failed(format!(

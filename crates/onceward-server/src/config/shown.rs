@@ -1,4 +1,5 @@
-//! `config show`: every value that holds, and who says so: the file, a variable, a profile, or nobody.
+//! `config show`: what is said, and what holds for the gateway and for each route without it; and who says so: the
+//! file, a variable, a profile, or nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -485,14 +485,11 @@ pub(crate) const LIST_FILTERS: &[Described] =
     &[about("Filters", "listFilters", "List the saved filters, by name")
         .gives(&[(200, Json("SavedFilterList"))])];
 
-pub(crate) const SAVE_FILTER: &[Described] = &[about(
-    "Operations",
-    "saveFilter",
-    "Save a filter under a name, in the place of another of it",
-)
-.reads("SavedFilterWanted")
-.gives(&[(200, Json("SavedFilter"))])
-.refuses(&["limit"])];
+pub(crate) const SAVE_FILTER: &[Described] =
+    &[about("Filters", "saveFilter", "Save a filter under a name, in the place of another of it")
+        .reads("SavedFilterWanted")
+        .gives(&[(200, Json("SavedFilter"))])
+        .refuses(&["limit"])];
 
 pub(crate) const DELETE_FILTER: &[Described] =
     &[about("Filters", "deleteFilter", "Delete a saved filter")
@@ -728,7 +725,7 @@ pub(crate) const RELEASE: &[Described] =
     &[about("Ledger", "release", "Let a restored ledger send")
         .may_read("Perhaps")
         .gives(&[(200, Json("Released"))])
-        .refuses(&["operation-conflict", "gone-wrong"])];
+        .refuses(&["operation-conflict"])];
 
 pub(crate) const GET_REKEY: &[Described] =
     &[about("Ledger", "getMasterKeys", "Show which master keys wrap the ledger's own")

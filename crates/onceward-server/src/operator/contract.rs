@@ -20,8 +20,8 @@ use crate::openapi::statuses_beside;
 use crate::units::show;
 use crate::view::View;
 
-/// The methods that differ where a route says nothing of effects.
-const METHODS: [&str; 4] = ["POST", "PUT", "PATCH", "DELETE"];
+/// The methods that have an effect, and differ where a route says nothing of effects: what only reads has no operation.
+pub(crate) const METHODS: [&str; 4] = ["POST", "PUT", "PATCH", "DELETE"];
 
 /// Statuses that an upstream may answer with.
 const STATUSES: std::ops::RangeInclusive<u16> = 400..=599;

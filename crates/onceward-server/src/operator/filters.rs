@@ -57,16 +57,18 @@ async fn save(
 ) -> Answer {
     let words: Vec<_> = parse(wanted.query.as_bytes()).into_owned().collect();
     let filter = Filter::read(&words)?;
-    Ok(Json(shown(&saved(&node, &caller, wanted.name, &filter, wanted.reason).await?)))
+    let Wanted { name, reason, .. } = wanted;
+    Ok(Json(shown(&saved(&node, &caller, name, &filter, reason, true).await?)))
 }
 
-/// Saves a filter, and has that in the audit.
+/// Saves a filter, in the place of another of its name where it `replaces` that, and has it in the audit.
 pub(crate) async fn saved(
     node: &View,
     caller: &Caller,
     name: String,
     filter: &Filter,
     reason: String,
+    replaces: bool,
 ) -> Result<Saved, Problem> {
     saved::check_name(&name)?;
     // What finds nothing now for being no filter never would.
@@ -80,7 +82,8 @@ pub(crate) async fn saved(
     let person = by(caller, reason)?;
     let saved = Saved::new(name, query, person.who.clone(), shape::now());
     let written = node.engine.note(&person, "saved a filter", &saved.name).await?;
-    if let Err(problem) = saved::save(node.engine.store(), node.tenant(), &saved).await {
+    let done = saved::save(node.engine.store(), node.tenant(), &saved, replaces).await;
+    if let Err(problem) = done {
         node.engine.note_refused(written).await?;
         return Err(problem);
     }

@@ -93,9 +93,14 @@ async fn release(
 ) -> Answer {
     let Perhaps { reason } = perhaps.map(|Said(said)| said).unwrap_or_default();
     let person = by(&caller, reason)?;
-    if node.is_quarantined() {
-        node.engine.note(&person, "released the ledger", "quarantine").await?;
+    if !node.is_quarantined() {
+        return Err(quarantine::none());
     }
-    let judged = quarantine::release(&node).await?;
-    Ok(Json(json!({"quarantined": false, "recovered": judged})))
+    let noted = node.engine.note(&person, "released the ledger", "quarantine").await?;
+    let judged = quarantine::release(&node).await;
+    // Whatever else goes wrong may have let it go.
+    if judged.as_ref().is_err_and(|problem| problem.code == "operation-conflict") {
+        node.engine.note_refused(noted).await?;
+    }
+    Ok(Json(json!({"quarantined": false, "recovered": judged?})))
 }

@@ -13,6 +13,7 @@ use crate::body::headers_of;
 use crate::config::{Outbox, To};
 use crate::gateway::{Gateway, check_sendable, options_of};
 use crate::problem::Problem;
+use crate::view::is_callable;
 
 /// Reads `row` as a call; a refusal is for good.
 pub(super) fn call_of(row: &Row, outbox: &Outbox, gateway: &Gateway) -> Result<Call, Problem> {
@@ -61,7 +62,7 @@ fn route_of(row: &Row, outbox: &Outbox, routes: &Routes) -> Result<String, Probl
         To::Route(route, _) => Err(unknown(format!("No route is called {route:?}."))),
         To::Rows(allowed) => {
             let route = row.route.clone().unwrap_or_default();
-            if !routes.named.contains_key(&route) || route.contains('/') {
+            if !routes.named.contains_key(&route) || !is_callable(&route) {
                 return Err(unknown(format!("No route is called {route:?}.")));
             }
             if !allowed.is_empty() && !allowed.contains(&route) {

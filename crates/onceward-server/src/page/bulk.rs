@@ -183,14 +183,17 @@ fn did(bulk: &Bulk, became: Became) -> Markup {
 /// How many of those that were selected could be acted on at first, and no more when their turn came.
 fn moved_on(bulk: &Bulk) -> u64 {
     let is_over = bulk.standing == BulkStanding::Done && !bulk.order.selected.is_empty();
-    let gone_through = bulk.done + bulk.left_out + bulk.failed;
-    if is_over { bulk.matched.saturating_sub(gone_through) } else { 0 }
+    if is_over { bulk.matched.saturating_sub(gone_through(bulk)) } else { 0 }
+}
+
+fn gone_through(bulk: &Bulk) -> u64 {
+    bulk.done + bulk.left_out + bulk.failed
 }
 
 fn progress(bulk: &Bulk, became: Became) -> Markup {
     let now = shape::now();
     let is_running = is_running(bulk);
-    let gone_through = bulk.done + bulk.left_out + bulk.failed;
+    let gone_through = gone_through(bulk);
     // That it is known of none that it is done is no success.
     let is_known = bulk.done == 0 || became.all() > 0;
     let is_good = bulk.failed == 0 && (!bulk.sends() || is_known && became.all() == became.done);

@@ -88,12 +88,13 @@ pub(super) fn body(bytes: &[u8], as_shown: Shown<'_>) -> Markup {
     let pretty = if is_cut { None } else { indented(shown) };
     // Where it is the same there is nothing to choose.
     let pretty = pretty.filter(|pretty| pretty != shown);
-    let told = match (&pretty, bodies) {
-        (Some(pretty), Bodies::Pretty) => visible(pretty),
-        _ => visible(shown),
+    let read = match (&pretty, bodies) {
+        (Some(pretty), Bodies::Pretty) => &**pretty,
+        _ => shown,
     };
+    let told = visible(read);
     // What is copied is what is read.
-    let is_whole = !is_cut && !told.contains('\u{27e8}');
+    let is_whole = !is_cut && told == read;
     html! {
         div.body id={ "body-" (name) } {
             div.tools {

@@ -9,7 +9,7 @@ use super::acts::Done;
 use super::filter::Filtered;
 use super::viewer;
 use crate::access::{Caller, Roles};
-use crate::operator::{Filled, Filter, filters, invalid};
+use crate::operator::{Filled, Filter, filters};
 use crate::saved::{NAME_LETTERS_MAX, Saved};
 use crate::view::View;
 
@@ -63,15 +63,7 @@ pub(super) async fn save(
     Filled(form): Filled<Named>,
 ) -> Done {
     let name = form.name.trim().to_owned();
-    let all = node.saved_filters().await?;
-    let taken = all.iter().find(|saved| saved.name == name && saved.query != filter.written());
-    if let Some(saved) = taken {
-        let who = &saved.who;
-        return Err(invalid(format!(
-            "name: {who} has saved another filter as {name:?}; delete that first, or take another name"
-        )));
-    }
-    let saved = filters::saved(&node, &caller, name, &filter, String::new()).await?;
+    let saved = filters::saved(&node, &caller, name, &filter, String::new(), false).await?;
     Ok(Redirect::to(&format!("/operations?{}", saved.query)))
 }
 

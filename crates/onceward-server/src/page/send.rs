@@ -5,7 +5,7 @@ mod code;
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Extension, Form, FromRequest as _, Request};
+use axum::extract::Extension;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use http::HeaderMap;
 use maud::{Markup, html};
@@ -18,12 +18,9 @@ use super::frame::{Frame, Here, Html, base_of};
 use super::{viewer, words};
 use crate::access::Caller;
 use crate::gateway::Document;
-use crate::operator::{Asked, invalid};
+use crate::operator::{Asked, Filled, METHODS, invalid};
 use crate::problem::Problem;
-use crate::view::View;
-
-/// The methods that have an effect: what only reads has no operation.
-const METHODS: [&str; 4] = ["POST", "PUT", "PATCH", "DELETE"];
+use crate::view::{View, is_callable};
 
 /// What the form begins with.
 #[derive(Debug, Default, Deserialize)]
@@ -36,7 +33,7 @@ pub(super) struct Begin {
 
 /// The form as it is sent.
 #[derive(Debug, Deserialize)]
-pub(super) struct Filled {
+pub(super) struct Call {
     to: String,
     method: String,
     path: String,
@@ -50,7 +47,7 @@ pub(super) struct Filled {
     show: Option<String>,
 }
 
-impl Filled {
+impl Call {
     fn begin(to: String) -> Self {
         Self {
             to,
@@ -96,7 +93,7 @@ pub(super) async fn form(
     let routes = callable(&node);
     let wanted = begin.route.filter(|route| routes.contains(route));
     let to = wanted.or_else(|| routes.first().cloned()).unwrap_or_default();
-    shown(&node, &headers, &Filled::begin(to)).await
+    shown(&node, &headers, &routes, &Call::begin(to)).await
 }
 
 /// Sends it, and shows the operation; or shows the form again, with what it says as code.
@@ -104,19 +101,17 @@ pub(super) async fn send(
     node: View,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    request: Request,
+    Filled(mut call): Filled<Call>,
 ) -> Result<Response, Problem> {
-    let read = Form::<Filled>::from_request(request, &()).await;
-    let Form(mut filled) = read.map_err(|rejection| invalid(rejection.body_text()))?;
     // A form sends every line break as two letters, whatever was typed.
-    filled.body = filled.body.replace("\r\n", "\n");
-    if filled.show.is_some() {
-        return Ok(shown(&node, &headers, &filled).await?.into_response());
+    call.body = call.body.replace("\r\n", "\n");
+    if call.show.is_some() {
+        return Ok(shown(&node, &headers, &callable(&node), &call).await?.into_response());
     }
     node.check_released("Nothing was sent; `onceward restore --release` lets it send.")?;
-    node.find_called(&filled.to)?;
+    node.find_called(&call.to)?;
     let document: Document =
-        serde_json::from_value(filled.document()).map_err(|error| invalid(error.to_string()))?;
+        serde_json::from_value(call.document()).map_err(|error| invalid(error.to_string()))?;
     let answer = Box::pin(node.gateway.send(document, node.acting(caller), None)).await?;
     let id = answer.headers().get("onceward-operation").and_then(|id| id.to_str().ok());
     Ok(Redirect::to(&format!("/operations/{}", id.unwrap_or_default())).into_response())
@@ -125,12 +120,16 @@ pub(super) async fn send(
 /// The routes that a caller can name.
 fn callable(node: &View) -> Vec<String> {
     let names = node.routes().into_iter().map(|route| route.name.clone());
-    names.filter(|name| !name.contains('/')).collect()
+    names.filter(|name| is_callable(name)).collect()
 }
 
-async fn shown(node: &View, headers: &HeaderMap, filled: &Filled) -> Result<Html, Problem> {
+async fn shown(
+    node: &View,
+    headers: &HeaderMap,
+    routes: &[String],
+    call: &Call,
+) -> Result<Html, Problem> {
     let frame = Frame::of(node).await?;
-    let routes = callable(node);
     let content = html! {
         h1 { "Send a call" }
         p.lead {
@@ -142,8 +141,8 @@ async fn shown(node: &View, headers: &HeaderMap, filled: &Filled) -> Result<Html
             p.empty.card { "No routes are configured." }
         } @else {
             div.send {
-                (fields(filled, &routes, node.named()))
-                (code::show(filled, &base_of(headers), node.access.is_needed()))
+                (fields(call, routes, node.named()))
+                (code::show(call, &base_of(headers), node.access.is_needed()))
             }
         }
     };
@@ -157,34 +156,34 @@ pub(super) fn place(tenant: Option<&str>, route: &str) -> String {
     format!("/send?route={route}{}", tenant.unwrap_or_default())
 }
 
-fn fields(filled: &Filled, routes: &[String], tenant: Option<&str>) -> Markup {
+fn fields(call: &Call, routes: &[String], tenant: Option<&str>) -> Markup {
     let tenant = tenant.map(|tenant| format!("?tenant={}", words::in_query(tenant)));
     html! {
         form #send.card method="post" action={ "/send" (tenant.unwrap_or_default()) } {
             (viewer::token())
             label { "Route"
-                select name="to" { @for route in routes { option value=(route) selected[*route == filled.to] { (route) } } }
+                select name="to" { @for route in routes { option value=(route) selected[*route == call.to] { (route) } } }
             }
             label { "Method"
-                select name="method" { @for method in METHODS { option selected[method == filled.method] { (method) } } }
+                select name="method" { @for method in METHODS { option selected[method == call.method] { (method) } } }
             }
             label { "Path and query"
-                input name="path" required value=(filled.path) autocomplete="off" spellcheck="false";
+                input name="path" required value=(call.path) autocomplete="off" spellcheck="false";
             }
             label { "Content type " span.soft { "(of a body)" }
-                input name="content_type" value=(filled.content_type) autocomplete="off" spellcheck="false";
+                input name="content_type" value=(call.content_type) autocomplete="off" spellcheck="false";
             }
             label { "Body " span.soft { "(optional)" }
-                textarea name="body" rows="6" spellcheck="false" { "\n" (filled.body) }
+                textarea name="body" rows="6" spellcheck="false" { "\n" (call.body) }
             }
             label { "Key"
-                input name="key" required value=(filled.key) maxlength="255" autocomplete="off" spellcheck="false";
+                input name="key" required value=(call.key) maxlength="255" autocomplete="off" spellcheck="false";
             }
             fieldset {
                 legend { "Who waits for the answer" }
                 @for (mode, says) in [(Mode::Held, " I do: the page comes once it is there"), (Mode::Accepted, " nobody: it is delivered, and tried again, by itself")] {
                     label.choice {
-                        input type="radio" name="mode" value=(mode.name()) checked[filled.mode == mode.name()];
+                        input type="radio" name="mode" value=(mode.name()) checked[call.mode == mode.name()];
                         (says)
                     }
                 }

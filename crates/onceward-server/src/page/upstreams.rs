@@ -24,7 +24,7 @@ use crate::access::Roles;
 use crate::node::Node;
 use crate::operator::{Asked, Because, NOT_ASKED, Sent};
 use crate::problem::Problem;
-use crate::view::View;
+use crate::view::{View, is_callable};
 
 /// How many are shown whole; the others have a line.
 const WHOLE_MAX: usize = 20;
@@ -245,8 +245,7 @@ fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp)
                 // What is many has no route by which it is found.
                 @if standing.is_some() {
                     a href={ "/operations?route=" (words::in_query(name)) } { "Its operations" }
-                    // Those of sources, outboxes and subscriptions no caller can name.
-                    @if node.may(Roles::SEND) && !name.contains('/') {
+                    @if node.may(Roles::SEND) && is_callable(name) {
                         " · " a href=(send::place(node.named(), name)) { "Send a call" }
                     }
                 }

@@ -187,7 +187,7 @@ impl Runner {
 }
 
 /// Runs futures side by side; what they bring stands in their order.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(crate) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.map(|future| (Some(Box::pin(future)), None)).collect();
     std::future::poll_fn(|context| {
         for (future, output) in &mut waiting {

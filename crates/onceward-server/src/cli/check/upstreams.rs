@@ -1,18 +1,17 @@
 //! `--connect`: whether upstreams are reached, by their names, a connection and TLS. Nothing is sent.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onceward::core::attempt::Reached;
 use onceward::upstream::{Door, DoorOptions, Egress, Failure, Target, Timeouts};
-use tokio::task::JoinSet;
 use url::Url;
 
 use super::finding::{Findings, Page};
 use super::machine::millis;
 use crate::config::{Config, section};
 use crate::exit::Exit;
+use crate::verify::run::all;
 
 /// How many are reached for at once.
 const AT_ONCE: usize = 16;
@@ -27,17 +26,13 @@ pub(super) async fn upstreams(config: &Config, found: &mut Findings) -> Result<(
     let door = door.map_err(|error| Exit::config(error.to_string()))?;
     let targets = targets(config);
     for some in targets.chunks(AT_ONCE) {
-        let mut knocking = JoinSet::new();
-        for (number, (_, target)) in some.iter().enumerate() {
-            let (door, target) = (door.clone(), Arc::clone(target));
-            knocking.spawn(async move {
-                let begun = Instant::now();
-                (number, (door.knock(&target).await, begun.elapsed()))
-            });
-        }
-        let knocked: BTreeMap<usize, Knocked> = knocking.join_all().await.into_iter().collect();
-        for ((section, target), (_, knocked)) in some.iter().zip(knocked) {
-            tell(section, target, &knocked, found);
+        let knock = async |target: &Target| {
+            let begun = Instant::now();
+            (door.knock(target).await, begun.elapsed())
+        };
+        let knocked = all(some.iter().map(|(_, target)| knock(target))).await;
+        for ((section, target), knocked) in some.iter().zip(&knocked) {
+            tell(section, target, knocked, found);
         }
     }
     Ok(())
@@ -53,20 +48,18 @@ fn targets(config: &Config) -> Vec<(String, Arc<Target>)> {
         ("oidc".to_owned(), Arc::new(Target::of_operator(issuer, Timeouts::default())))
     });
     for (section, target) in routes.chain(issuer) {
-        let is_known = |known: &Target| {
-            let place = |it: &Target| {
-                let base = &it.base;
-                let host = base.host_str().map(str::to_owned);
-                (base.scheme().to_owned(), host, base.port_or_known_default())
-            };
-            place(known) == place(&target) && known.tls.is_some() == target.tls.is_some()
-        };
-        let has_own_tls = target.tls.is_some();
-        if has_own_tls || !targets.iter().any(|(_, known)| is_known(known)) {
+        let is_known =
+            |known: &Target| known.tls.is_none() && place(&known.base) == place(&target.base);
+        if target.tls.is_some() || !targets.iter().any(|(_, known)| is_known(known)) {
             targets.push((section, target));
         }
     }
     targets
+}
+
+/// What a connection is opened to.
+fn place(base: &Url) -> (&str, Option<&str>, Option<u16>) {
+    (base.scheme(), base.host_str(), base.port_or_known_default())
 }
 
 fn tell(section: &str, target: &Target, (knocked, took): &Knocked, found: &mut Findings) {

@@ -1,13 +1,12 @@
 //! The plan of a bulk: what it would do, and the forms that have it done. Its address says what is to be done,
 //! and to which operations; those that were selected in a list come as a form.
 
-use std::collections::BTreeSet;
-
 use axum::extract::{Extension, FromRequestParts};
 use axum::response::Redirect;
 use http::request::Parts;
 use maud::{Markup, html};
 use onceward::BulkPlan;
+use onceward::core::id::OperationId;
 use onceward::core::operation::Operation;
 use onceward::core::risk::Risk;
 use serde::Deserialize;
@@ -72,8 +71,7 @@ pub(in crate::page) async fn of_selected(
     Filled(fields): Filled<Vec<(String, String)>>,
 ) -> Result<Html, Problem> {
     let selected = fields.into_iter().filter(|(name, _)| name == BOX).map(|(_, id)| id);
-    let mut named = BTreeSet::new();
-    let ids: Vec<String> = selected.filter(|id| named.insert(id.clone())).collect();
+    let ids: Vec<String> = selected.collect();
     if ids.is_empty() {
         return Err(invalid("Nothing was selected: go back, and tick the rows that are meant."));
     }
@@ -95,15 +93,18 @@ async fn show(
         r#as: (act == Act::Resolve).then(|| "done".to_owned()),
         ..planned.wanted(ids)
     };
-    let plan = node.engine.plan_bulk(&wanted.order(node, caller)?).await?;
+    let order = wanted.order(node, caller)?;
+    let plan = node.engine.plan_bulk(&order).await?;
     let frame = Frame::of(node).await?;
     let lead = html! { "A plan: nothing has been done yet." };
     let found = format!("/v1/operations?{written}");
-    let (title, json, which) = match &wanted.ids {
-        None => (act.all(), &*found, matching(act, filter, &written)),
-        Some(ids) => (act.selected(), "/v1/bulk", selected(node, act, ids, &plan).await?),
+    let ids = &*order.selected;
+    let (title, json, which) = if ids.is_empty() {
+        (act.all(), &*found, matching(act, filter, &written))
+    } else {
+        (act.selected(), "/v1/bulk", selected(node, act, ids, &plan).await?)
     };
-    let forms = Forms { act, written: &written, ids: wanted.ids.as_deref(), plan: &plan };
+    let forms = Forms { act, written: &written, ids, plan: &plan };
     let content = html! {
         (heading(title, &lead, json))
         div.plan {
@@ -137,12 +138,12 @@ fn matching(act: Act, filter: &Filter, written: &str) -> Markup {
 async fn selected(
     node: &View,
     act: Act,
-    ids: &[String],
+    ids: &[OperationId],
     plan: &BulkPlan,
 ) -> Result<Markup, Problem> {
     let mut operations: Vec<Operation> = Vec::new();
     for id in ids.iter().take(super::SHOWN_MAX) {
-        match node.find(id).await {
+        match node.find(&id.to_string()).await {
             Ok(operation) => operations.push(operation),
             Err(problem) if problem.code == "not-found" => {}
             Err(problem) => return Err(problem),
@@ -191,7 +192,8 @@ fn counts(act: Act, plan: &BulkPlan) -> Markup {
 struct Forms<'a> {
     act: Act,
     written: &'a str,
-    ids: Option<&'a [String]>,
+    /// Those that were selected, or none.
+    ids: &'a [OperationId],
     plan: &'a BulkPlan,
 }
 
@@ -250,11 +252,16 @@ impl Forms<'_> {
         }
     }
 
+    fn named(&self) -> String {
+        let ids: Vec<_> = self.ids.iter().map(OperationId::to_string).collect();
+        ids.join(" ")
+    }
+
     fn form(&self, fields: &Markup, button: &str, careful: bool) -> Markup {
         html! {
             form.card method="post" action=(self.act.place("/bulk", self.written)) {
                 (fields)
-                @if let Some(ids) = self.ids { input type="hidden" name="ids" value=(ids.join(" ")); }
+                @if !self.ids.is_empty() { input type="hidden" name="ids" value=(self.named()); }
                 label { "Operations a second, at most"
                     input name="rate" inputmode="numeric" pattern="[0-9]+" value=(RATE) required;
                 }

@@ -4,15 +4,16 @@ use maud::{Markup, html};
 use serde_json::json;
 
 use super::super::payload::{Again, copies, curl};
-use super::{Filled, METHODS};
+use super::Call;
+use crate::operator::METHODS;
 
 /// The same call in each language.
-pub(super) fn show(filled: &Filled, base: &str, needs_key: bool) -> Markup {
+pub(super) fn show(call: &Call, base: &str, needs_key: bool) -> Markup {
     let samples = [
-        ("curl", "curl", in_curl(filled, base, needs_key)),
-        ("typescript", "TypeScript", in_typescript(filled, base)),
-        ("python", "Python", in_python(filled, base)),
-        ("rust", "Rust", in_rust(filled, base)),
+        ("curl", "curl", in_curl(call, base, needs_key)),
+        ("typescript", "TypeScript", in_typescript(call, base)),
+        ("python", "Python", in_python(call, base)),
+        ("rust", "Rust", in_rust(call, base)),
     ];
     html! {
         section #code aria-label="The same call as code" {
@@ -34,22 +35,22 @@ pub(super) fn show(filled: &Filled, base: &str, needs_key: bool) -> Markup {
     }
 }
 
-fn in_curl(filled: &Filled, base: &str, needs_key: bool) -> String {
+fn in_curl(call: &Call, base: &str, needs_key: bool) -> String {
     let again = Again {
-        method: &filled.method,
-        key: &filled.key,
-        is_accepted: filled.is_accepted(),
-        route: &filled.to,
-        target: &filled.path,
-        headers: filled.headers().map(|(name, value)| (name, value.as_bytes())).collect(),
-        body: filled.body.as_bytes(),
+        method: &call.method,
+        key: &call.key,
+        is_accepted: call.is_accepted(),
+        route: &call.to,
+        target: &call.path,
+        headers: call.headers().map(|(name, value)| (name, value.as_bytes())).collect(),
+        body: call.body.as_bytes(),
     };
     curl(&again, base, needs_key)
 }
 
 /// The verb for it, and what it gives.
-fn verb(filled: &Filled) -> (&'static str, &'static str) {
-    if filled.is_accepted() { ("accept", "accepted") } else { ("send", "answer") }
+fn verb(call: &Call) -> (&'static str, &'static str) {
+    if call.is_accepted() { ("accept", "accepted") } else { ("send", "answer") }
 }
 
 /// Text as a literal of JSON, which TypeScript and Python read alike.
@@ -57,23 +58,24 @@ fn literal(text: &str) -> String {
     json!(text).to_string()
 }
 
-fn in_typescript(filled: &Filled, base: &str) -> String {
-    let (verb, gives) = verb(filled);
-    let mut lines = vec![format!("to: {}", literal(&filled.to))];
-    lines.push(format!("path: {}", literal(&filled.path)));
-    if filled.method != METHODS[0] {
-        lines.push(format!("method: {}", literal(&filled.method)));
+fn in_typescript(call: &Call, base: &str) -> String {
+    let (verb, gives) = verb(call);
+    let mut lines = vec![format!("to: {}", literal(&call.to))];
+    lines.push(format!("path: {}", literal(&call.path)));
+    if call.method != METHODS[0] {
+        lines.push(format!("method: {}", literal(&call.method)));
     }
-    lines.push(format!("key: {}", literal(&filled.key)));
-    for (name, value) in filled.headers() {
+    lines.push(format!("key: {}", literal(&call.key)));
+    for (name, value) in call.headers() {
         lines.push(format!("headers: {{ {}: {} }}", literal(name), literal(value)));
     }
-    if !filled.body.is_empty() {
-        lines.push(format!("body: {}", literal(&filled.body)));
+    if !call.body.is_empty() {
+        lines.push(format!("body: {}", literal(&call.body)));
     }
-    let says = match gives {
-        "accepted" => "accepted.operation",
-        _ => "answer.status, answer.replayed, answer.text()",
+    let says = if call.is_accepted() {
+        "accepted.operation"
+    } else {
+        "answer.status, answer.replayed, answer.text()"
     };
     format!(
         "import {{ Onceward }} from \"onceward\";\n\n\
@@ -85,22 +87,23 @@ fn in_typescript(filled: &Filled, base: &str) -> String {
     )
 }
 
-fn in_python(filled: &Filled, base: &str) -> String {
-    let (verb, gives) = verb(filled);
-    let mut lines = vec![literal(&filled.to), literal(&filled.path)];
-    if filled.method != METHODS[0] {
-        lines.push(format!("method={}", literal(&filled.method)));
+fn in_python(call: &Call, base: &str) -> String {
+    let (verb, gives) = verb(call);
+    let mut lines = vec![literal(&call.to), literal(&call.path)];
+    if call.method != METHODS[0] {
+        lines.push(format!("method={}", literal(&call.method)));
     }
-    lines.push(format!("key={}", literal(&filled.key)));
-    for (name, value) in filled.headers() {
+    lines.push(format!("key={}", literal(&call.key)));
+    for (name, value) in call.headers() {
         lines.push(format!("headers={{{}: {}}}", literal(name), literal(value)));
     }
-    if !filled.body.is_empty() {
-        lines.push(format!("body={}", literal(&filled.body)));
+    if !call.body.is_empty() {
+        lines.push(format!("body={}", literal(&call.body)));
     }
-    let says = match gives {
-        "accepted" => "accepted.operation",
-        _ => "answer.status, answer.replayed, answer.text",
+    let says = if call.is_accepted() {
+        "accepted.operation"
+    } else {
+        "answer.status, answer.replayed, answer.text"
     };
     format!(
         "from onceward import Onceward\n\n\
@@ -114,20 +117,21 @@ fn indented(by: &str, lines: &[String]) -> String {
     format!("{by}{},\n", lines.join(&format!(",\n{by}")))
 }
 
-fn in_rust(filled: &Filled, base: &str) -> String {
-    let (verb, gives) = verb(filled);
-    let mut lines = vec![format!("Call::to({:?})", filled.to), format!("path({:?})", filled.path)];
-    if filled.method != METHODS[0] {
-        lines.push(format!("method({:?}.parse()?)", filled.method));
+fn in_rust(call: &Call, base: &str) -> String {
+    let (verb, gives) = verb(call);
+    let mut lines = vec![format!("Call::to({:?})", call.to), format!("path({:?})", call.path)];
+    if call.method != METHODS[0] {
+        lines.push(format!("method({:?}.parse()?)", call.method));
     }
-    lines.push(format!("key({:?})", filled.key));
-    lines.extend(filled.headers().map(|(name, value)| format!("header({name:?}, {value:?})")));
-    if !filled.body.is_empty() {
-        lines.push(format!("body({:?})", filled.body));
+    lines.push(format!("key({:?})", call.key));
+    lines.extend(call.headers().map(|(name, value)| format!("header({name:?}, {value:?})")));
+    if !call.body.is_empty() {
+        lines.push(format!("body({:?})", call.body));
     }
-    let says = match gives {
-        "accepted" => "\"{}\", accepted.operation",
-        _ => "\"{} {} {}\", answer.status(), answer.replayed(), answer.text()",
+    let says = if call.is_accepted() {
+        "\"{}\", accepted.operation"
+    } else {
+        "\"{} {} {}\", answer.status(), answer.replayed(), answer.text()"
     };
     format!(
         "use onceward_client::{{Call, Onceward}};\n\n\
@@ -143,18 +147,18 @@ fn in_rust(filled: &Filled, base: &str) -> String {
 mod tests {
     use super::*;
 
-    fn filled(mode: &str) -> Filled {
-        let mut filled = Filled::begin("crm".to_owned());
-        filled.mode = mode.to_owned();
-        filled.key = "it's \"7\"".to_owned();
-        filled.path = "/orders?ref=1".to_owned();
-        filled.body = "{\"who\": \"Zo\u{eb} \\\\ O'Hara\"}\n".to_owned();
-        filled
+    fn call(mode: &str) -> Call {
+        let mut call = Call::begin("crm".to_owned());
+        call.mode = mode.to_owned();
+        call.key = "it's \"7\"".to_owned();
+        call.path = "/orders?ref=1".to_owned();
+        call.body = "{\"who\": \"Zo\u{eb} \\\\ O'Hara\"}\n".to_owned();
+        call
     }
 
     #[test]
     fn whatever_a_call_says_each_language_reads_it_as_one_literal() {
-        let held = filled("held");
+        let held = call("held");
         assert_eq!(
             in_curl(&held, "http://gw", false),
             "curl -X POST \\\n  -H 'Idempotency-Key: \"it'\\''s \\\"7\\\"\"' \\\n  -H 'content-type: application/json' \\\n  \
@@ -208,14 +212,14 @@ println!("{} {} {}", answer.status(), answer.replayed(), answer.text());"#
 
     #[test]
     fn a_call_that_nobody_waits_for_is_accepted_and_one_without_a_body_has_no_type() {
-        let mut filled = filled("accepted");
-        filled.method = "DELETE".to_owned();
-        filled.body.clear();
+        let mut call = call("accepted");
+        call.method = "DELETE".to_owned();
+        call.body.clear();
         let all = [
-            in_curl(&filled, "http://gw", true),
-            in_typescript(&filled, "http://gw"),
-            in_python(&filled, "http://gw"),
-            in_rust(&filled, "http://gw"),
+            in_curl(&call, "http://gw", true),
+            in_typescript(&call, "http://gw"),
+            in_python(&call, "http://gw"),
+            in_rust(&call, "http://gw"),
         ];
         for (text, said) in all.iter().zip([
             "Prefer: respond-async",

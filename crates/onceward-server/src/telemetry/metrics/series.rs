@@ -2,7 +2,6 @@
 //! moves one looks it up once, or at each move; whoever tells them reads all, as values of one moment.
 
 use std::collections::BTreeMap;
-use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -110,7 +109,7 @@ impl Gauges {
         let gauge = |level: f64| Arc::new(Gauge(AtomicU64::new(level.to_bits())));
         let fresh = levels.map(|(labels, level)| (owned(labels), gauge(level))).collect();
         let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
-        drop(mem::replace(&mut *series, fresh));
+        *series = fresh;
     }
 
     /// Keeps the series whose first label has a value that `is_kept`.

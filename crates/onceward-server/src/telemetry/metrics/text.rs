@@ -60,7 +60,7 @@ impl Page {
             f.write_char('\n')?;
         }
         writeln!(f, "{name}_sum{labels} {:?}", spread.sum)?;
-        writeln!(f, "{name}_count{labels} {}", spread.count())
+        writeln!(f, "{name}_count{labels} {count}")
     }
 }
 
